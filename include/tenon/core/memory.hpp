@@ -1,0 +1,154 @@
+#pragma once
+// Memory for elements: 64-byte aligned blocks from a size-bucketed cache of freed ones.
+//
+// A training step frees and asks for the same sizes again and again; handing such blocks back to the system costs
+// a page fault for every 4 KiB at the next touch, which is more than many kernels take.
+#include <cstddef>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <type_traits>
+#include <utility>
+#include <vector>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include <tenon/core/shape.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+namespace detail {
+
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool cache_blocks = false;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+inline constexpr bool cache_blocks = false;
+#else
+inline constexpr bool cache_blocks = true;
+#endif
+#else
+inline constexpr bool cache_blocks = true;
+#endif
+
+/// Freed blocks by size class: four classes to each power of two, from 256 bytes.
+class BlockCache {
+ public:
+  /// Never destroyed: tensors with static storage may outlive any other static object.
+  static BlockCache& instance() {
+    static BlockCache* const cache = new BlockCache;
+    return *cache;
+  }
+  /// The smallest class that holds `bytes`, as its index and its size.
+  static std::pair<std::size_t, std::size_t> size_class(std::size_t bytes) {
+    std::size_t power = 256, index = 0;
+    while (power * 2 < bytes) power *= 2, index += 4;
+    for (std::size_t quarter = 0; quarter < 4; ++quarter) {
+      const std::size_t size = power / 4 * (4 + quarter);
+      if (bytes <= size) return {index + quarter, size};
+    }
+    return {index + 4, power * 2};
+  }
+  void* take(std::size_t bytes) {
+    const auto [index, size] = size_class(bytes);
+    if (cache_blocks) {
+      const std::lock_guard lock(mutex_);
+      if (index < free_.size() && !free_[index].empty()) {
+        void* block = free_[index].back();
+        free_[index].pop_back();
+        cached_ -= size;
+        return block;
+      }
+    }
+    constexpr std::size_t huge_page = std::size_t{2} << 20;
+    const bool huge = size >= 2 * huge_page;
+    void* block = std::aligned_alloc(huge ? huge_page : 64, huge ? (size + huge_page - 1) / huge_page * huge_page : size);
+    if (block == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+    if (huge) madvise(block, size, MADV_HUGEPAGE);
+#endif
+    return block;
+  }
+  void give(void* block, std::size_t bytes) noexcept {
+    const auto [index, size] = size_class(bytes);
+    if (cache_blocks) {
+      try {
+        const std::lock_guard lock(mutex_);
+        if (index >= free_.size()) free_.resize(index + 1);
+        free_[index].push_back(block);
+        cached_ += size;
+        return;
+      } catch (const std::bad_alloc&) {
+      }
+    }
+    std::free(block);
+  }
+  void trim() {
+    const std::lock_guard lock(mutex_);
+    for (auto& blocks : free_) {
+      for (void* block : blocks) std::free(block);
+      blocks.clear();
+    }
+    cached_ = 0;
+  }
+  std::size_t cached() {
+    const std::lock_guard lock(mutex_);
+    return cached_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::vector<void*>> free_;
+  std::size_t cached_ = 0;
+};
+
+}  // namespace detail
+
+/// Returns the cached blocks to the system.
+inline void trim_memory() { detail::BlockCache::instance().trim(); }
+/// Bytes that the cache holds for reuse.
+inline std::size_t cached_memory() { return detail::BlockCache::instance().cached(); }
+
+/// `count` uninitialised elements, 64-byte aligned, shared by copies of the pointer. Throws std::bad_alloc.
+template <class T>
+std::shared_ptr<T[]> allocate(Index count) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  const std::size_t n = static_cast<std::size_t>(count > 0 ? count : 1);
+  if (n > static_cast<std::size_t>(-1) / 4 / sizeof(T)) throw std::bad_alloc();
+  const std::size_t bytes = n * sizeof(T);
+  T* block = static_cast<T*>(detail::BlockCache::instance().take(bytes));
+  return std::shared_ptr<T[]>(block, [bytes](T* p) { detail::BlockCache::instance().give(p, bytes); });
+}
+
+/// Scratch for kernels: `count` uninitialised elements, 64-byte aligned, owned by this object.
+template <class T>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(Index count) : bytes_(static_cast<std::size_t>(count > 0 ? count : 0) * sizeof(T)) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    if (bytes_ > 0) data_ = static_cast<T*>(detail::BlockCache::instance().take(bytes_));
+  }
+  ~Buffer() {
+    if (data_ != nullptr) detail::BlockCache::instance().give(data_, bytes_);
+  }
+  Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  Index size() const { return static_cast<Index>(bytes_ / sizeof(T)); }
+  T& operator[](Index i) { return data_[i]; }
+  const T& operator[](Index i) const { return data_[i]; }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace tenon::inline TENON_ABI
