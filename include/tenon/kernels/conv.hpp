@@ -1,0 +1,303 @@
+#pragma once
+// Channels-last 2-D convolution: the product of gemm.hpp over rows of pointers, with no im2col buffer.
+//
+// x [n, h, w, c], weight [out, c / groups, kh, kw], y [n, out_h, out_w, out]. Each tap (i, j) of the kernel is a stretch of
+// the inner dimension whose rows point into x, or to a row of zeros in the padding.
+#include <algorithm>
+
+#include <tenon/kernels/gemm.hpp>
+
+namespace tenon::inline TENON_ABI::kernels {
+
+struct ConvShape {
+  Index n = 1, h = 1, w = 1, c = 1, out = 1;
+  Index kh = 1, kw = 1;
+  Index stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0, dilation_h = 1, dilation_w = 1;
+  Index groups = 1;
+
+  Index out_h() const { return (h + 2 * pad_h - dilation_h * (kh - 1) - 1) / stride_h + 1; }
+  Index out_w() const { return (w + 2 * pad_w - dilation_w * (kw - 1) - 1) / stride_w + 1; }
+  Index pixels() const { return n * out_h() * out_w(); }
+  Index group_c() const { return c / groups; }
+  Index group_out() const { return out / groups; }
+};
+
+/// Throws ShapeError unless the shape describes a convolution with at least one output pixel per side.
+inline void check_conv(std::string_view op, const ConvShape& s) {
+  check<ShapeError>(s.kh > 0 && s.kw > 0 && s.stride_h > 0 && s.stride_w > 0 && s.dilation_h > 0 && s.dilation_w > 0 &&
+                        s.pad_h >= 0 && s.pad_w >= 0 && s.groups > 0,
+                    op, "expected positive kernel, stride, dilation and groups, and padding of at least 0");
+  check<ShapeError>(s.c % s.groups == 0 && s.out % s.groups == 0, op, "expected channels that ", s.groups,
+                    " groups divide, got ", s.c, " in and ", s.out, " out");
+  check<ShapeError>(s.h + 2 * s.pad_h > s.dilation_h * (s.kh - 1) && s.w + 2 * s.pad_w > s.dilation_w * (s.kw - 1), op,
+                    "a kernel of ", s.kh, " x ", s.kw, " does not fit pictures of ", s.h, " x ", s.w);
+}
+
+/// The weight [out, c / groups, kh, kw] of type `dtype`, packed with the inner dimension over (kh, kw, c).
+template <Real T>
+PackedMatrix<T> pack_conv(const ConvShape& s, const void* weight, DType dtype = dtype_of<T>) {
+  const Index taps = s.kh * s.kw;
+  return PackedMatrix<T>(PackSource{.data = weight, .dtype = dtype, .groups = s.groups, .n = s.group_out(), .taps = taps,
+                                    .c = s.group_c(), .stride_n = s.group_c() * taps, .stride_tap = 1, .stride_c = taps});
+}
+
+namespace detail {
+
+/// The taps as the products see them: where kernel rows are contiguous in x, a whole row is one wide tap.
+struct Taps {
+  Index rows, columns, c;
+  explicit Taps(const ConvShape& s) : rows(s.kh), columns(s.kw), c(s.group_c()) {
+    if (s.pad_w == 0 && s.dilation_w == 1 && s.groups == 1) c *= columns, columns = 1;
+  }
+  Index count() const { return rows * columns; }
+};
+
+/// rows[t] = the input pixel under tap (i, j) of output pixel first + t, or `zeros`.
+template <class T>
+void input_rows(const ConvShape& s, Index i, Index j, const T* x, const T* zeros, Index first, Index count, const T** rows) {
+  const Index height = s.out_h(), width = s.out_w();
+  Index ox = first % width, oy = first / width % height, image = first / width / height;
+  for (Index t = 0; t < count; ++t) {
+    const Index y = oy * s.stride_h - s.pad_h + i * s.dilation_h, at = ox * s.stride_w - s.pad_w + j * s.dilation_w;
+    const bool inside = y >= 0 && y < s.h && at >= 0 && at < s.w;
+    rows[t] = inside ? x + ((image * s.h + y) * s.w + at) * s.c : zeros;
+    if (++ox == width) {
+      ox = 0;
+      if (++oy == height) oy = 0, ++image;
+    }
+  }
+}
+
+/// The output coordinate that tap k reads coordinate `at` for, or -1.
+inline Index output_of(Index at, Index k, Index stride, Index pad, Index dilation, Index extent) {
+  const Index offset = at + pad - k * dilation;
+  return offset >= 0 && offset % stride == 0 && offset / stride < extent ? offset / stride : -1;
+}
+/// rows[t] = the output pixel that reads input pixel first + t step by tap (i, j), or `zeros`.
+template <class T>
+void output_rows(const ConvShape& s, Index i, Index j, const T* dy, const T* zeros, Index first, Index step, Index count,
+                 const T** rows) {
+  const Index height = s.out_h(), width = s.out_w();
+  Index x = first % s.w, y = first / s.w % s.h, image = first / s.w / s.h;
+  for (Index t = 0; t < count; ++t) {
+    const Index oy = output_of(y, i, s.stride_h, s.pad_h, s.dilation_h, height);
+    const Index ox = output_of(x, j, s.stride_w, s.pad_w, s.dilation_w, width);
+    rows[t] = oy >= 0 && ox >= 0 ? dy + ((image * height + oy) * width + ox) * s.out : zeros;
+    x += step;
+    if (x >= s.w && t + 1 < count) {
+      x -= s.w;
+      if (++y == s.h) y = 0, ++image;
+    }
+  }
+}
+
+template <class T>
+Buffer<T> zero_row(Index count) {
+  Buffer<T> zeros(count);
+  std::fill_n(zeros.data(), count, T(0));
+  return zeros;
+}
+
+/// The epilogue of the columns from `column` on.
+template <class T>
+Epilogue<T> advance_columns(Epilogue<T> e, Index column) {
+  if (e.column_scale != nullptr) e.column_scale += column;
+  if (e.bias != nullptr) e.bias += column;
+  if (e.residual != nullptr) e.residual += column;
+  if (e.pre_activation != nullptr) e.pre_activation += column;
+  return e;
+}
+
+/// Groups share the threads when there are several; else the one product is cut.
+inline Grid conv_grid(const ConvShape& s, Index m, Index n, Index k, bool gathered) {
+  return s.groups > 1 ? Grid{} : grid_of(m, n, k, gathered);
+}
+
+}  // namespace detail
+
+/// y [pixels, out] = act(conv(x, w) + sum t B^T + bias) + residual. t [pixels, groups rank]; B is packed with the same groups.
+/// The matrices of the epilogue are [pixels, out]. Throws ShapeError on a bad shape.
+template <Real T>
+void conv2d_forward(const ConvShape& s, const T* x, const PackedMatrix<T>& w, T* y,
+                    const std::type_identity_t<Epilogue<T>>& epilogue = {},
+                    std::type_identity_t<std::span<const LowRankTerm<T>>> low_rank = {}) {
+  check_conv("conv2d", s);
+  const detail::Taps taps(s);
+  // Few channels: short stretches would cost more than copying each block's windows into rows of their own.
+  const bool narrow = taps.c < 16 && taps.count() > 1;
+  const Index terms = static_cast<Index>(low_rank.size()), windows = narrow ? 1 : taps.count();
+  const auto kernels = detail::product_kernels(T());
+  const auto zeros = detail::zero_row<T>(taps.c);
+  const Index m = s.pixels(), panels = w.panels(), pairs = (panels + 1) / 2;
+  const detail::Grid grid = detail::conv_grid(s, m, s.group_out(), w.k(), false);
+  const Index cut = grid.rows * grid.columns, parts = s.groups * cut;
+  const Index block_rows = detail::block_rows_of(w.k() / s.kw, w.k() * w.n());
+  const Index table = (windows + terms + 1) * block_rows;
+  Buffer<const T*> tables(parts * table);
+  Buffer<detail::Stretch<T>> lists(parts * (windows + terms));
+  Buffer<T> strips(narrow ? parts * block_rows * w.k() : 0);
+  parallel_for(parts, [&](Index part) {
+    const Index g = part / cut, r = part % cut / grid.columns, q = part % grid.columns;
+    const T** rows = tables.data() + part * table;
+    const T** pixels = rows + (windows + terms) * block_rows;
+    T* strip = strips.data() + (narrow ? part * block_rows * w.k() : 0);
+    detail::Stretch<T>* stretches = lists.data() + part * (windows + terms);
+    for (Index k = 0; k < windows; ++k)
+      stretches[k] = {rows + k * block_rows, 1, narrow ? w.k() : taps.c, w.group(g) + k * taps.c * panel_columns,
+                      w.panel_stride()};
+    for (Index k = 0; k < terms; ++k) {
+      const LowRankTerm<T>& term = low_rank[static_cast<std::size_t>(k)];
+      stretches[windows + k] = {rows + (windows + k) * block_rows, 1, term.rank, term.b->group(g), term.b->panel_stride()};
+    }
+    detail::Product<T> p;
+    p.stretches = stretches;
+    p.stretch_count = windows + terms;
+    p.first_panel = 2 * (pairs * q / grid.columns);
+    p.last_panel = q + 1 == grid.columns ? panels : 2 * (pairs * (q + 1) / grid.columns);
+    p.n = s.group_out();
+    p.ldy = s.out;
+    const Index row_end = m * (r + 1) / grid.rows;
+    for (Index row = m * r / grid.rows; row < row_end; row += p.rows) {
+      p.rows = row_end - row < block_rows ? row_end - row : block_rows;
+      for (Index k = 0; k < taps.count(); ++k) {
+        const T** at = narrow ? pixels : rows + k * block_rows;
+        detail::input_rows(s, k / taps.columns, k % taps.columns, x + g * s.group_c(), zeros.data(), row, p.rows, at);
+        if (narrow)
+          for (Index i = 0; i < p.rows; ++i) std::copy_n(at[i], taps.c, strip + i * w.k() + k * taps.c);
+      }
+      if (narrow)
+        for (Index i = 0; i < p.rows; ++i) rows[i] = strip + i * w.k();
+      for (Index k = 0; k < terms; ++k) {
+        const LowRankTerm<T>& term = low_rank[static_cast<std::size_t>(k)];
+        for (Index i = 0; i < p.rows; ++i) rows[(windows + k) * block_rows + i] = term.t + (row + i) * term.ldt + g * term.rank;
+      }
+      p.y = y + row * s.out + g * s.group_out();
+      p.epilogue = detail::advance_columns<T>(detail::advance<T>(epilogue, row), g * s.group_out());
+      kernels.multiply(p);
+    }
+  });
+}
+
+/// dx [n, h, w, c] = the gradient of x (+ dx when `accumulate`), dy [pixels, out], from the panels that forward reads.
+template <Real T>
+void conv2d_dx(const ConvShape& s, const T* dy, const PackedMatrix<T>& w, T* dx, bool accumulate) {
+  check_conv("conv2d", s);
+  const auto kernels = detail::product_kernels(T());
+  const auto zeros = detail::zero_row<T>(s.group_out());
+  const Index m = s.n * s.h * s.w, gc = s.group_c(), out = s.group_out(), taps = s.kh * s.kw;
+  const bool strided = s.stride_h > 1 || s.stride_w > 1;
+  if (strided && !accumulate) std::fill_n(dx, m * s.c, T(0));  // some pixels may have no tap
+  // Blocks of input pixels that share their taps: any in a row, or under a stride those of one phase of one line.
+  const Index runs = strided ? s.stride_w : 1, blocks = strided ? s.n * s.h * runs : (m + detail::block_rows_max - 1) / detail::block_rows_max;
+  const Index panels = (gc + panel_columns - 1) / panel_columns, pairs = (panels + 1) / 2;
+  const detail::Grid grid = detail::conv_grid(s, m, gc, out * taps, true);
+  const Index cut = grid.rows * grid.columns, parts = s.groups * cut;
+  const Index each = detail::gathered_lines * detail::gathered_panels * panel_columns;
+  Buffer<T> scratch(parts * each);
+  parallel_for(parts, [&](Index part) {
+    const Index g = part / cut, r = part % cut / grid.columns, q = part % grid.columns;
+    const Index panel_end = q + 1 == grid.columns ? panels : 2 * (pairs * (q + 1) / grid.columns);
+    T* gathered = scratch.data() + part * each;
+    const T* rows[detail::block_rows_max];
+    detail::Stretch<T> stretch{rows, 1, 0, gathered, 0};
+    detail::Product<T> p;
+    p.stretches = &stretch;
+    p.stretch_count = 1;
+    for (Index panel = 2 * (pairs * q / grid.columns); panel < panel_end; panel += p.last_panel) {
+      p.last_panel = panel_end - panel < detail::gathered_panels ? panel_end - panel : detail::gathered_panels;
+      p.n = gc - panel * panel_columns;
+      for (Index tap = 0; tap < taps; ++tap) {
+        const detail::Operand<T> weight{detail::PanelSource::packed, w.group(g) + tap * gc * panel_columns, w.panel_stride(), gc};
+        for (Index first = 0; first < out; first += detail::gathered_lines) {
+          stretch.k = out - first < detail::gathered_lines ? out - first : detail::gathered_lines;
+          stretch.panel_stride = stretch.k * panel_columns;
+          kernels.gather(weight, panel, p.last_panel, first, first + stretch.k, gathered);
+          p.accumulate = accumulate || strided || tap > 0 || first > 0;
+          const T* from = dy + g * out + first;
+          for (Index b = blocks * r / grid.rows; b < blocks * (r + 1) / grid.rows; ++b) {
+            const Index line = b / runs, phase = b % runs;
+            const Index pixel = strided ? line * s.w + phase : b * detail::block_rows_max;
+            if (strided) {
+              const Index y = line % s.h + s.pad_h - tap / s.kw * s.dilation_h, x = phase + s.pad_w - tap % s.kw * s.dilation_w;
+              if (y % s.stride_h != 0 || x % s.stride_w != 0) continue;
+            }
+            const Index total = strided ? (s.w - phase + runs - 1) / runs : m - pixel;
+            const Index limit = strided ? total : std::min(total, detail::block_rows_max);
+            for (Index done = 0; done < limit; done += p.rows) {
+              p.rows = std::min(limit - done, detail::block_rows_max);
+              detail::output_rows(s, tap / s.kw, tap % s.kw, from, zeros.data(), pixel + done * runs, runs, p.rows, rows);
+              p.y = dx + (pixel + done * runs) * s.c + g * gc + panel * panel_columns;
+              p.ldy = runs * s.c;
+              kernels.multiply(p);
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+/// dw [out, c / groups, kh, kw] = the gradient of the weight (+ dw when `accumulate`): a chain over the pixels in order.
+template <Real T>
+void conv2d_dw(const ConvShape& s, const T* x, const T* dy, T* dw, bool accumulate) {
+  check_conv("conv2d", s);
+  const detail::Taps taps(s);
+  const auto kernels = detail::product_kernels(T());
+  const auto zeros = detail::zero_row<T>(taps.c);
+  const Index m = s.pixels(), out = s.group_out(), k = taps.count() * taps.c;
+  const Index batches = (taps.c + detail::gathered_panels * panel_columns - 1) / (detail::gathered_panels * panel_columns);
+  const Index units = taps.count() * batches;
+  detail::Grid grid = detail::conv_grid(s, out, k, m, true);
+  if (grid.columns > units) grid = {std::min(out, grid.rows * grid.columns / units), units};
+  const Index cut = grid.rows * grid.columns, parts = s.groups * cut;
+  const Index each = detail::gathered_lines * (detail::gathered_panels * panel_columns + detail::gathered_rows);
+  Buffer<T> scratch(parts * each), sums(s.out * k);  // sums [out, (kh, kw, c)]
+  parallel_for(parts, [&](Index part) {
+    const Index g = part / cut, r = part % cut / grid.columns, q = part % grid.columns;
+    T* gathered = scratch.data() + part * each;
+    T* left = gathered + detail::gathered_lines * detail::gathered_panels * panel_columns;
+    const T* lines[detail::gathered_lines];
+    const T* rows[detail::block_rows_max];
+    detail::Stretch<T> stretch{rows, panel_columns, 0, gathered, 0};
+    detail::Product<T> p;
+    p.stretches = &stretch;
+    p.stretch_count = 1;
+    p.ldy = k;
+    const Index row_end = out * (r + 1) / grid.rows;
+    for (Index row = out * r / grid.rows; row < row_end; row += p.rows) {
+      p.rows = std::min(row_end - row, detail::gathered_rows);
+      Index first = 0;
+      do {
+        stretch.k = std::min(m - first, detail::gathered_lines);
+        stretch.panel_stride = stretch.k * panel_columns;
+        p.accumulate = first > 0;
+        const detail::Operand<T> strip{detail::PanelSource::rows, dy + g * out + row, s.out, p.rows};
+        kernels.gather(strip, 0, (p.rows + panel_columns - 1) / panel_columns, first, first + stretch.k, left);
+        for (Index i = 0; i < p.rows; ++i)
+          rows[i] = left + i / panel_columns * stretch.panel_stride + i % panel_columns;
+        for (Index unit = units * q / grid.columns; unit < units * (q + 1) / grid.columns; ++unit) {
+          const Index tap = unit / batches, column = unit % batches * detail::gathered_panels * panel_columns;
+          detail::input_rows(s, tap / taps.columns, tap % taps.columns, x + g * s.group_c(), zeros.data(), first, stretch.k, lines);
+          p.n = taps.c - column;
+          p.last_panel = std::min((p.n + panel_columns - 1) / panel_columns, detail::gathered_panels);
+          detail::Operand<T> window{detail::PanelSource::lines, nullptr, 0, taps.c, lines};
+          kernels.gather(window, column / panel_columns, p.last_panel, 0, stretch.k, gathered);
+          p.y = sums.data() + (g * out + row) * k + tap * taps.c + column;
+          kernels.multiply(p);
+        }
+        first += stretch.k;
+      } while (first < m);
+    }
+  });
+  const Index area = s.kh * s.kw, gc = s.group_c();
+  parallel_for(s.out, [&](Index o) {
+    for (Index tap = 0; tap < area; ++tap)
+      for (Index c = 0; c < gc; ++c) {
+        T& to = dw[(o * gc + c) * area + tap];
+        const T sum = sums[(o * area + tap) * gc + c];
+        to = accumulate ? to + sum : sum;
+      }
+  });
+}
+
+}  // namespace tenon::inline TENON_ABI::kernels

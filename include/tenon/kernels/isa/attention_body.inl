@@ -1,0 +1,404 @@
+// Attention of one head on one instruction set. See attention.hpp.
+//
+// Scores are kept transposed, [key, strip of 32 queries]: softmax then runs down the lanes without a horizontal sum, and
+// the strip, not the tile, decides which keys take part, so that all instruction sets add the same terms.
+namespace attention {
+
+using detail::HeadTask;
+using detail::key_block_count;
+using detail::key_block_max;
+inline constexpr Index strip = detail::attention_strip;
+
+#if defined(TENON_IN_AVX512)
+inline constexpr int tile_rows = 12, tile_vectors = 3;  // at most 24 accumulators
+#elif defined(TENON_IN_GENERIC)
+inline constexpr int tile_rows = 2, tile_vectors = 1;  // nothing is gained by more, but compile time lost
+#else
+inline constexpr int tile_rows = 6, tile_vectors = 1;
+#endif
+
+/// c [rows, columns] = sum over p < k of a(row, p) b[p], added to c when `accumulate`, to c scale[row] when `scale`.
+/// a(row, p) is a[32 row + p] when the rows are keys, a[row + a_step p] else.
+struct TileProduct {
+  Index rows, columns, k;
+  const float* a;
+  Index a_step;
+  const float* b;
+  Index b_step, b_vector;  ///< distances of two lines and of two vectors of 16 columns
+  float* c;
+  Index ldc;
+  bool accumulate;
+  const float* scale;
+};
+
+template <int R, int V, bool rows_are_keys>
+TENON_NOINLINE inline void tile(const TileProduct& t, Index row, Index column) {
+  const float* a = t.a + (rows_are_keys ? strip * row : row);
+  const float* b = t.b + column / 16 * t.b_vector;
+  float* c = t.c + row * t.ldc + column;
+  const Index a_step = rows_are_keys ? 1 : t.a_step, last = t.columns - column - 16 * (V - 1);
+  F16 sum[R][V];
+  if (t.accumulate) {
+    TENON_UNROLL
+    for (int i = 0; i < R; ++i) {
+      TENON_UNROLL
+      for (int j = 0; j < V; ++j)
+        sum[i][j] = j < V - 1 || last >= 16 ? load(c + i * t.ldc + 16 * j) : load_partial(c + i * t.ldc + 16 * j, last);
+    }
+    if (t.scale != nullptr) {
+      TENON_UNROLL
+      for (int i = 0; i < R; ++i) {
+        TENON_UNROLL
+        for (int j = 0; j < V; ++j) sum[i][j] = sum[i][j] * set1(t.scale[row + i]);
+      }
+    }
+  } else {
+    TENON_UNROLL
+    for (int i = 0; i < R; ++i) {
+      TENON_UNROLL
+      for (int j = 0; j < V; ++j) sum[i][j] = zero();
+    }
+  }
+  for (Index p = 0; p < t.k; ++p) {
+    F16 line[V];
+    TENON_UNROLL
+    for (int j = 0; j < V; ++j) line[j] = load(b + j * t.b_vector);
+    TENON_UNROLL
+    for (int i = 0; i < R; ++i) {
+      const F16 x = set1(a[rows_are_keys ? strip * i : i]);
+      TENON_UNROLL
+      for (int j = 0; j < V; ++j) sum[i][j] = fma(x, line[j], sum[i][j]);
+    }
+    a += a_step;
+    b += t.b_step;
+  }
+  TENON_UNROLL
+  for (int i = 0; i < R; ++i) {
+    TENON_UNROLL
+    for (int j = 0; j < V; ++j) {
+      if (j < V - 1 || last >= 16)
+        store(c + i * t.ldc + 16 * j, sum[i][j]);
+      else
+        store_partial(c + i * t.ldc + 16 * j, sum[i][j], last);
+    }
+  }
+}
+
+template <int V, bool rows_are_keys>
+inline void tile_column(const TileProduct& t, Index column) {
+  constexpr int whole = tile_rows * V > 24 ? 24 / V : tile_rows;
+  Index row = 0;
+  for (; row + whole <= t.rows; row += whole) tile<whole, V, rows_are_keys>(t, row, column);
+  if constexpr (whole > 8)
+    if (row + 8 <= t.rows) tile<8, V, rows_are_keys>(t, row, column), row += 8;
+  if constexpr (whole > 4)
+    if (row + 4 <= t.rows) tile<4, V, rows_are_keys>(t, row, column), row += 4;
+  if (row + 2 <= t.rows) tile<2, V, rows_are_keys>(t, row, column), row += 2;
+  if (row < t.rows) tile<1, V, rows_are_keys>(t, row, column);
+}
+
+template <bool rows_are_keys>
+inline void multiply(const TileProduct& t) {
+  for (Index column = 0; column < t.columns;) {
+    const Index left = (t.columns - column + 15) / 16;
+    if constexpr (tile_vectors == 3) {
+      if (left == 3 || (left > 4 && left % 2 == 1)) {
+        tile_column<3, rows_are_keys>(t, column);
+        column += 48;
+        continue;
+      }
+      if (left >= 2) {
+        tile_column<2, rows_are_keys>(t, column);
+        column += 32;
+        continue;
+      }
+    }
+    tile_column<1, rows_are_keys>(t, column);
+    column += 16;
+  }
+}
+
+/// out [d, ld]: the first `count` rows of x as columns; columns are filled up with zeros to a multiple of 16.
+inline void pack_transposed(const float* const* rows, Index count, Index d, float* out, Index ld) {
+  for (Index r = 0; r < count; r += 16)
+    for (Index c = 0; c < d; c += 16) {
+      F16 block[16];
+      for (Index i = 0; i < 16; ++i)
+        block[i] = r + i < count ? (c + 16 <= d ? load(rows[r + i] + c) : load_partial(rows[r + i] + c, d - c)) : zero();
+      transpose(block);
+      for (Index i = 0; i < 16 && c + i < d; ++i) store(out + (c + i) * ld + r, block[i]);
+    }
+}
+/// out [count, ld]: the rows, filled up with zeros to ld, a multiple of 16.
+inline void pack_rows(const float* const* rows, Index count, Index d, float* out, Index ld) {
+  for (Index r = 0; r < count; ++r)
+    for (Index c = 0; c < ld; c += 16)
+      store(out + r * ld + c, c + 16 <= d ? load(rows[r] + c) : load_partial(rows[r] + c, d - c));
+}
+
+/// Pointers to the rows `first` .. `first + count` of x.
+inline void point(const float** rows, const float* x, Index ld, Index first, Index count) {
+  for (Index i = 0; i < count; ++i) rows[i] = x + (first + i) * ld;
+}
+/// Pointers to keys (or values) `first` .. `first + count`, of which the first `prefix` lie elsewhere.
+inline void point(const float** rows, const float* x, Index ld, const float* head, Index ld_head, Index prefix, Index first,
+                  Index count) {
+  for (Index i = 0; i < count; ++i) {
+    const Index j = first + i;
+    rows[i] = j < prefix ? head + j * ld_head : x + (j - prefix) * ld;
+  }
+}
+
+TENON_INLINE F16 lane_numbers() {
+  const float numbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return load(numbers);
+}
+
+/// The keys of a strip: all queries see those before `common`, none those from `end` on, query i those up to prefix + i
+/// in between.
+struct Visible {
+  Index common, end;
+};
+inline Visible visible(const HeadTask& h, Index query, Index count) {
+  if (!h.causal) return {h.keys, h.keys};
+  const Index first = h.prefix + query + 1, last = h.prefix + query + count;
+  return {first < h.keys ? first : h.keys, last < h.keys ? last : h.keys};
+}
+/// Whether the queries from `query` on see key `key`.
+TENON_INLINE M16 sees(const HeadTask& h, Index query, Index key) {
+  return set1(static_cast<float>(key - h.prefix - query)) <= lane_numbers();
+}
+
+/// scores [count, 32] of a strip; softmax statistics m and l of the keys so far move on; scores become
+/// exp(scale s - m); alpha receives exp(m before - m), by which everything summed before must shrink.
+template <int V>
+inline void soften(const HeadTask& h, Index query, Index first_key, Index count, Index common, bool fresh, float* scores,
+                   float* m, float* l, float* alpha) {
+  F16 top[V];
+  TENON_UNROLL
+  for (int j = 0; j < V; ++j) top[j] = set1(-__builtin_inff());
+  const Index open = common > first_key ? (common - first_key < count ? common - first_key : count) : 0;
+  for (Index k = 0; k < open; ++k) {
+    TENON_UNROLL
+    for (int j = 0; j < V; ++j) top[j] = max(top[j], load(scores + strip * k + 16 * j));
+  }
+  for (Index k = open; k < count; ++k) {
+    TENON_UNROLL
+    for (int j = 0; j < V; ++j) {
+      float* s = scores + strip * k + 16 * j;
+      const F16 x = select(sees(h, query + 16 * j, first_key + k), load(s), set1(-__builtin_inff()));
+      store(s, x);
+      top[j] = max(top[j], x);
+    }
+  }
+  const F16 scale = set1(h.scale);
+  F16 minus_m[V], sum[V][2];
+  TENON_UNROLL
+  for (int j = 0; j < V; ++j) {
+    const F16 before = load(m + 16 * j);
+    const F16 now = fresh ? top[j] * scale : max(before, top[j] * scale);
+    if (!fresh) store(alpha + 16 * j, exp_nonpositive(before - now));
+    store(m + 16 * j, now);
+    minus_m[j] = -now;
+    sum[j][0] = sum[j][1] = zero();
+  }
+  Index k = 0;
+  for (; k + 2 <= count; k += 2) {
+    TENON_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      TENON_UNROLL
+      for (int j = 0; j < V; ++j) {
+        float* s = scores + strip * (k + i) + 16 * j;
+        const F16 p = exp_nonpositive(fma(load(s), scale, minus_m[j]));
+        store(s, p);
+        sum[j][i] = sum[j][i] + p;
+      }
+    }
+  }
+  if (k < count) {
+    TENON_UNROLL
+    for (int j = 0; j < V; ++j) {
+      float* s = scores + strip * k + 16 * j;
+      const F16 p = exp_nonpositive(fma(load(s), scale, minus_m[j]));
+      store(s, p);
+      sum[j][0] = sum[j][0] + p;
+    }
+  }
+  TENON_UNROLL
+  for (int j = 0; j < V; ++j) {
+    const F16 total = sum[j][0] + sum[j][1];
+    store(l + 16 * j, fresh ? total : fma(load(l + 16 * j), load(alpha + 16 * j), total));
+  }
+}
+
+/// Distance of two lines of packed keys: an odd number of cache lines.
+inline Index keys_stride(Index keys) { return 16 * (((keys < key_block_max ? keys : key_block_max) + 15) / 16 | 1); }
+
+TENON_NOINLINE inline void forward(const HeadTask& h) {
+  const Index width = detail::padded_width(h.d), keys_ld = keys_stride(h.keys);
+  float* kt = h.scratch;                                 // [d, keys_ld]
+  float* v = kt + h.d * keys_ld;                         // [key_block_max, width]
+  float* qt = v + key_block_max * width;                 // [d, strip]
+  float* scores = qt + h.d * strip;                      // [key_block_max, strip]
+  float* m = scores + key_block_max * strip;             // [queries]
+  float* l = m + h.chunk;                                // [queries]
+  float* sums = l + h.chunk;                             // [queries, width]
+  const float* rows[key_block_max];
+  float alpha[strip];
+
+  const Index keys = h.keys;
+  if (keys == 0) {
+    for (Index i = 0; i < h.queries; ++i) {
+      for (Index c = 0; c < h.d; ++c) h.out[i * h.stride_out + c] = 0.0f;
+      h.lse[i] = -__builtin_inff();
+    }
+    return;
+  }
+  for (Index first = 0, count; first < keys; first += count) {
+    count = key_block_count(keys - first);
+    if (h.causal && first >= h.prefix + h.query + h.queries) break;
+    point(rows, h.k, h.stride_k, h.prefix_k, h.stride_prefix, h.prefix, first, count);
+    pack_transposed(rows, count, h.d, kt, keys_ld);
+    point(rows, h.v, h.stride_v, h.prefix_v, h.stride_prefix, h.prefix, first, count);
+    pack_rows(rows, count, h.d, v, width);
+    for (Index i = 0; i < h.queries; i += strip) {
+      const Index n = h.queries - i < strip ? h.queries - i : strip;
+      const Visible seen = visible(h, h.query + i, n);
+      if (seen.end <= first) continue;
+      const Index used = seen.end - first < count ? seen.end - first : count;
+      point(rows, h.q, h.stride_q, i, n);
+      pack_transposed(rows, n, h.d, qt, strip);
+      multiply<false>({used, (n + 15) / 16 * 16, h.d, kt, keys_ld, qt, strip, 16, scores, strip, false, nullptr});
+      if (n > 16)
+        soften<2>(h, h.query + i, first, used, seen.common, first == 0, scores, m + i, l + i, alpha);
+      else
+        soften<1>(h, h.query + i, first, used, seen.common, first == 0, scores, m + i, l + i, alpha);
+      multiply<false>({n, width, used, scores, strip, v, width, 16, sums + i * width, width, first > 0, alpha});
+    }
+  }
+  for (Index i = 0; i < h.queries; i += 16) {
+    const Index n = h.queries - i < 16 ? h.queries - i : 16;
+    float scale[16];
+    const F16 total = load_partial(l + i, n);
+    store(scale, set1(1.0f) / total);
+    store_partial(h.lse + i, load_partial(m + i, n) + log(total), n);
+    for (Index r = 0; r < n; ++r) {
+      const float* s = sums + (i + r) * width;
+      float* out = h.out + (i + r) * h.stride_out;
+      for (Index c = 0; c < h.d; c += 16) store_partial(out + c, load(s + c) * set1(scale[r]), h.d - c);
+    }
+  }
+}
+
+/// delta [queries] = sum over d of out dout.
+TENON_NOINLINE inline void delta(const HeadTask& h) {
+  for (Index i = 0; i < h.queries; ++i) {
+    F16 sum = zero();
+    for (Index c = 0; c < h.d; c += 16)
+      sum = fma(load_partial(h.out + i * h.stride_out + c, h.d - c), load_partial(h.dout + i * h.stride_out + c, h.d - c), sum);
+    h.delta[i] = reduce_add(sum);
+  }
+}
+
+/// scores become p = exp(scale s - lse), dscores scale p (dp - delta).
+template <int V>
+inline void soften_backward(const HeadTask& h, Index i, Index first_key, Index count, Index common, Index n, float* scores,
+                            float* dscores) {
+  const F16 scale = set1(h.scale);
+  F16 lse[V], delta[V];
+  TENON_UNROLL
+  for (int j = 0; j < V; ++j) {
+    lse[j] = load_partial(h.lse + i + 16 * j, n - 16 * j);
+    delta[j] = load_partial(h.delta + i + 16 * j, n - 16 * j);
+  }
+  for (Index k = 0; k < count; ++k) {
+    TENON_UNROLL
+    for (int j = 0; j < V; ++j) {
+      float* s = scores + strip * k + 16 * j;
+      float* ds = dscores + strip * k + 16 * j;
+      F16 p = exp_nonpositive(fma(load(s), scale, -lse[j]));
+      if (first_key + k >= common) p = select(sees(h, h.query + i + 16 * j, first_key + k), p, zero());
+      store(s, p);
+      store(ds, p * (load(ds) - delta[j]) * scale);
+    }
+  }
+}
+
+/// Writes the gradients of one key; null means 0.
+inline void put_key(const HeadTask& h, Index key, const float* dk, const float* dv) {
+  const bool in_prefix = key < h.prefix;
+  float* to_k = in_prefix ? h.dprefix_k : h.dk;
+  float* to_v = in_prefix ? h.dprefix_v : h.dv;
+  const Index row = in_prefix ? key : key - h.prefix;
+  for (Index c = 0; c < h.d; c += 16) {
+    if (to_k != nullptr)
+      store_partial(to_k + row * (in_prefix ? h.stride_prefix : h.stride_k) + c, dk == nullptr ? zero() : load(dk + c), h.d - c);
+    if (to_v != nullptr)
+      store_partial(to_v + row * (in_prefix ? h.stride_prefix : h.stride_v) + c, dv == nullptr ? zero() : load(dv + c), h.d - c);
+  }
+}
+
+TENON_NOINLINE inline void backward(const HeadTask& h) {
+  const Index width = detail::padded_width(h.d), keys_ld = keys_stride(h.keys);
+  float* kt = h.scratch;                                 // [d, keys_ld]
+  float* vt = kt + h.d * keys_ld;                        // [d, keys_ld]
+  float* k = vt + h.d * keys_ld;                         // [key_block_max, width]
+  float* qt = k + key_block_max * width;                 // [d, strip]
+  float* dot = qt + h.d * strip;                         // [d, strip], dout
+  float* q = dot + h.d * strip;                          // [strip, width]
+  float* dout = q + strip * width;                       // [strip, width]
+  float* scores = dout + strip * width;                  // [key_block_max, strip]
+  float* dscores = scores + key_block_max * strip;       // [key_block_max, strip]
+  float* dk = dscores + key_block_max * strip;           // [key_block_max, width]
+  float* dv = dk + key_block_max * width;                // [key_block_max, width]
+  const float* rows[key_block_max];
+
+  const Index keys = h.last_key < h.keys ? h.last_key : h.keys;
+  const bool want_dk = h.dk != nullptr || h.dprefix_k != nullptr, want_dv = h.dv != nullptr || h.dprefix_v != nullptr;
+  if (h.dq != nullptr && h.keys == 0)
+    for (Index i = 0; i < h.queries; ++i)
+      for (Index c = 0; c < h.d; ++c) h.dq[i * h.stride_q + c] = 0.0f;
+  for (Index first = h.first_key, count; first < keys; first += count) {
+    count = key_block_count(keys - first);
+    point(rows, h.v, h.stride_v, h.prefix_v, h.stride_prefix, h.prefix, first, count);
+    pack_transposed(rows, count, h.d, vt, keys_ld);
+    point(rows, h.k, h.stride_k, h.prefix_k, h.stride_prefix, h.prefix, first, count);
+    pack_transposed(rows, count, h.d, kt, keys_ld);
+    if (h.dq != nullptr) pack_rows(rows, count, h.d, k, width);
+    Index done = 0;  // keys of this block whose dk and dv have begun
+    for (Index i = 0; i < h.queries; i += strip) {
+      const Index n = h.queries - i < strip ? h.queries - i : strip;
+      const Visible seen = visible(h, h.query + i, n);
+      if (seen.end <= first) continue;
+      const Index used = seen.end - first < count ? seen.end - first : count, lanes = (n + 15) / 16 * 16;
+      point(rows, h.q, h.stride_q, i, n);
+      pack_transposed(rows, n, h.d, qt, strip);
+      if (want_dk) pack_rows(rows, n, h.d, q, width);
+      point(rows, h.dout, h.stride_out, i, n);
+      pack_transposed(rows, n, h.d, dot, strip);
+      if (want_dv) pack_rows(rows, n, h.d, dout, width);
+      multiply<false>({used, lanes, h.d, kt, keys_ld, qt, strip, 16, scores, strip, false, nullptr});
+      multiply<false>({used, lanes, h.d, vt, keys_ld, dot, strip, 16, dscores, strip, false, nullptr});
+      if (n > 16)
+        soften_backward<2>(h, i, first, used, seen.common, n, scores, dscores);
+      else
+        soften_backward<1>(h, i, first, used, seen.common, n, scores, dscores);
+      if (h.dq != nullptr)
+        multiply<false>({n, h.d, used, dscores, strip, k, width, 16, h.dq + i * h.stride_q, h.stride_q, first > 0, nullptr});
+      const Index old = done < used ? done : used;  // under a causal mask later strips reach further keys
+      if (want_dk) {
+        multiply<true>({old, width, n, dscores, 1, q, width, 16, dk, width, true, nullptr});
+        multiply<true>({used - old, width, n, dscores + old * strip, 1, q, width, 16, dk + old * width, width, false, nullptr});
+      }
+      if (want_dv) {
+        multiply<true>({old, width, n, scores, 1, dout, width, 16, dv, width, true, nullptr});
+        multiply<true>({used - old, width, n, scores + old * strip, 1, dout, width, 16, dv + old * width, width, false, nullptr});
+      }
+      if (used > done) done = used;
+    }
+    for (Index r = 0; r < count; ++r) put_key(h, first + r, r < done ? dk + r * width : nullptr, r < done ? dv + r * width : nullptr);
+  }
+  for (Index key = h.first_key < keys ? keys : h.first_key; key < h.last_key; ++key) put_key(h, key, nullptr, nullptr);
+}
+
+}  // namespace attention

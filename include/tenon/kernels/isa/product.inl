@@ -1,0 +1,233 @@
+// The tile and its loops, once per instruction set. Described in kernels/product.hpp.
+#if defined(TENON_IN_REAL64)
+using Scalar = double;
+#else
+using Scalar = float;
+#endif
+
+// A tile of tile_rows x tile_panels keeps its accumulators, the panel lines and one broadcast in registers.
+#if defined(TENON_IN_AVX512)
+enum : int { tile_rows = 12, tile_panels = 2 };
+#elif defined(TENON_IN_AVX2) || defined(TENON_IN_NEON)
+enum : int { tile_rows = 6, tile_panels = 1 };
+#else
+enum : int { tile_rows = 2, tile_panels = 1 };
+#endif
+// Lines of a panel group that stay in the second-level cache while the rows of a block pass.
+enum : Index { block_lines = 1024, pieces_max = 64, buffer_columns = tile_panels * 16 };
+
+TENON_NOINLINE inline void activate(Activation activation, Scalar* x) {
+  const F16 v = load(x);
+  switch (activation) {
+    case Activation::none: break;
+    case Activation::relu: return store(x, max(zero(), v));
+    case Activation::gelu: return store(x, gelu(v));
+    case Activation::quick_gelu: return store(x, quick_gelu(v));
+    case Activation::silu: return store(x, silu(v));
+    case Activation::tanh: return store(x, tanh(v));
+  }
+}
+
+// out [rows, panels * 16] = start (or 0) + the pieces' products (+ bias).
+template <int rows, int panels>
+TENON_NOINLINE inline void tile(const detail::Stretch<Scalar>* pieces, Index count, Index row, const Scalar* start,
+                         Index ld_start, const Scalar* bias, Scalar* out, Index ldo) {
+  F16 sum[rows][panels];
+  TENON_UNROLL
+  for (int i = 0; i < rows; ++i) {
+    TENON_UNROLL
+    for (int j = 0; j < panels; ++j) sum[i][j] = start != nullptr ? load(start + i * ld_start + 16 * j) : zero();
+  }
+  for (Index s = 0; s < count; ++s) {
+    const detail::Stretch<Scalar>& piece = pieces[s];
+    const Scalar* x[rows];
+    TENON_UNROLL
+    for (int i = 0; i < rows; ++i) x[i] = piece.rows[row + i] + piece.offset;
+    const Scalar* line = piece.panels;
+    const Index step = piece.step, stride = piece.panel_stride;
+    for (Index l = 0, at = 0; l < piece.k; ++l, at += step, line += 16) {
+      F16 w[panels];
+      TENON_UNROLL
+      for (int j = 0; j < panels; ++j) w[j] = load(line + j * stride);
+      TENON_UNROLL
+      for (int i = 0; i < rows; ++i) {
+        const F16 v = set1(x[i][at]);
+        TENON_UNROLL
+        for (int j = 0; j < panels; ++j) sum[i][j] = fma(v, w[j], sum[i][j]);
+      }
+    }
+  }
+  if (bias != nullptr) {
+    TENON_UNROLL
+    for (int j = 0; j < panels; ++j) {
+      const F16 b = load(bias + 16 * j);
+      TENON_UNROLL
+      for (int i = 0; i < rows; ++i) sum[i][j] = sum[i][j] + b;
+    }
+  }
+  TENON_UNROLL
+  for (int i = 0; i < rows; ++i) {
+    TENON_UNROLL
+    for (int j = 0; j < panels; ++j) store(out + i * ldo + 16 * j, sum[i][j]);
+  }
+}
+
+template <int panels, int rows = tile_rows>
+TENON_INLINE void tile_of(Index wanted, const detail::Stretch<Scalar>* pieces, Index count, Index row,
+                          const Scalar* start, Index ld_start, const Scalar* bias, Scalar* out, Index ldo) {
+  if constexpr (rows > 1) {
+    if (wanted < rows) {
+      tile_of<panels, rows - 1>(wanted, pieces, count, row, start, ld_start, bias, out, ldo);
+      return;
+    }
+  }
+  tile<rows, panels>(pieces, count, row, start, ld_start, bias, out, ldo);
+}
+
+// y [rows, columns] = the epilogue of x [rows, buffer_columns], columns counted from `column`.
+TENON_NOINLINE inline void finish(const Epilogue<Scalar>& e, const Scalar* x, Index row, Index rows, Index column,
+                           Index columns, Scalar* y, Index ldy) {
+  for (Index i = 0; i < rows; ++i)
+    for (Index j = 0; j < columns; j += 16) {
+      const Index c = column + j, lanes = columns - j < 16 ? columns - j : 16;
+      F16 v = load(x + i * buffer_columns + j);
+      if (e.column_scale != nullptr) v = v * load_partial(e.column_scale + c, lanes);
+      if (e.bias != nullptr) v = v + load_partial(e.bias + c, lanes);
+      if (e.pre_activation != nullptr) store_partial(e.pre_activation + (row + i) * e.ldp + c, v, lanes);
+      if (e.activation != Activation::none) {
+        Scalar lane[16];
+        store(lane, v);
+        activate(e.activation, lane);
+        v = load(lane);
+      }
+      if (e.residual != nullptr) v = v + load_partial(e.residual + (row + i) * e.ldr + c, lanes);
+      store_partial(y + (row + i) * ldy + c, v, lanes);
+    }
+}
+
+// The pieces of the stretches from (stretch, line) on that hold at most `lines` lines, moved to `panel`.
+struct Cursor { Index stretch, line; };
+TENON_INLINE Index cut(const detail::Product<Scalar>& p, Index panel, Index lines, Cursor& at, detail::Stretch<Scalar>* pieces) {
+  Index count = 0;
+  while (at.stretch < p.stretch_count && count < pieces_max) {
+    const detail::Stretch<Scalar>& whole = p.stretches[at.stretch];
+    const Index left = whole.k - at.line, taken = left < lines ? left : lines;
+    if (left > 0 && taken == 0) break;
+    detail::Stretch<Scalar>& piece = pieces[count++];
+    piece = whole;
+    piece.k = taken;
+    piece.offset = whole.offset + at.line * whole.step;
+    piece.panels = whole.panels + panel * whole.panel_stride + at.line * 16;
+    lines -= taken;
+    if (taken == left)
+      at = {at.stretch + 1, 0};
+    else
+      at.line += taken;
+  }
+  return count;
+}
+
+template <int panels>
+TENON_INLINE void multiply_group(const detail::Product<Scalar>& p, Index panel, Index lines, Scalar* buffer) {
+  const Index column = panel * 16, columns = p.n - column < panels * 16 ? p.n - column : panels * 16;
+  const Epilogue<Scalar>& e = p.epilogue;
+  const bool whole = columns == panels * 16;
+  const bool direct = whole && e.column_scale == nullptr && e.pre_activation == nullptr &&
+                      e.activation == Activation::none && e.residual == nullptr;
+  const Scalar* bias = direct && e.bias != nullptr ? e.bias + column : nullptr;
+  const Index tiles = (p.rows + tile_rows - 1) / tile_rows;
+  detail::Stretch<Scalar> pieces[pieces_max];
+  Cursor at{0, 0};
+  bool first = true, last;
+  do {
+    const Index count = cut(p, panel, lines, at, pieces);
+    last = at.stretch == p.stretch_count;
+    for (Index t = 0; t < tiles; ++t) {
+      const Index row = p.rows * t / tiles, rows = p.rows * (t + 1) / tiles - row;
+      Scalar* y = p.y + row * p.ldy + column;
+      Scalar* held = buffer + row * buffer_columns;
+      const Scalar* start = first ? nullptr : held;
+      Index ld_start = buffer_columns;
+      if (first && p.accumulate) {
+        if (whole) {
+          start = y;
+          ld_start = p.ldy;
+        } else {
+          for (Index i = 0; i < rows; ++i)
+            for (Index j = 0; j < columns; j += 16)
+              store(held + i * buffer_columns + j, load_partial(y + i * p.ldy + j, columns - j));
+          start = held;
+        }
+      }
+      const bool straight = last && direct;
+      tile_of<panels>(rows, pieces, count, row, start, ld_start, straight ? bias : nullptr, straight ? y : held,
+                      straight ? p.ldy : buffer_columns);
+      if (last && !direct) finish(e, held, row, rows, column, columns, p.y, p.ldy);
+    }
+    first = false;
+  } while (!last);
+}
+
+TENON_NOINLINE inline void multiply(const detail::Product<Scalar>& p) {
+  alignas(64) Scalar buffer[detail::block_rows_max * buffer_columns];
+  Index total = 0;
+  for (Index s = 0; s < p.stretch_count; ++s) total += p.stretches[s].k;
+  const Index chunks = total > block_lines ? (total + block_lines - 1) / block_lines : 1;
+  const Index lines = (total + chunks - 1) / chunks;
+  Index panel = p.first_panel;
+  for (; panel + tile_panels <= p.last_panel; panel += tile_panels) multiply_group<tile_panels>(p, panel, lines, buffer);
+  if constexpr (tile_panels > 1)
+    for (; panel < p.last_panel; ++panel) multiply_group<1>(p, panel, lines, buffer);
+}
+
+// out [16 or fewer lines][16] = the transposed block of `columns` rows of 16 elements, ld apart, of which `lines` count.
+TENON_INLINE void transpose_block(const Scalar* from, Index ld, Index columns, Index lines, Scalar* out) {
+  F16 block[16];
+  if (columns == 16 && lines == 16) {
+    TENON_UNROLL
+    for (int c = 0; c < 16; ++c) block[c] = load(from + c * ld);
+  } else {
+    for (Index c = 0; c < 16; ++c) block[c] = c < columns ? load_partial(from + c * ld, lines) : zero();
+  }
+  transpose(block);
+  if (lines == 16) {
+    TENON_UNROLL
+    for (int c = 0; c < 16; ++c) store(out + 16 * c, block[c]);
+  } else {
+    for (Index c = 0; c < lines; ++c) store(out + 16 * c, block[c]);
+  }
+}
+
+TENON_NOINLINE inline void gather(const detail::Operand<Scalar>& b, Index panel, Index count, Index first, Index last,
+                                  Scalar* out) {
+  const Index lines = last - first;
+  const bool scattered = b.source == detail::PanelSource::lines;
+  if (scattered || b.source == detail::PanelSource::rows) {
+    const Index column = panel * 16;
+    for (Index l = 0; l < lines; ++l, out += 16) {
+      const Scalar* from = (scattered ? b.lines[first + l] : b.data + (first + l) * b.ld) + column;
+      const Scalar* ahead = scattered ? from : from + 8 * b.ld;
+      for (Index p = 0; p < count; ++p) {
+        const Index columns = b.n - column - 16 * p;
+        __builtin_prefetch(ahead + 16 * p);
+        store(out + p * lines * 16, columns >= 16 ? load(from + 16 * p) : load_partial(from + 16 * p, columns));
+      }
+    }
+    return;
+  }
+  for (Index l = 0; l < lines; l += 16) {
+    const Index rest = lines - l < 16 ? lines - l : 16;
+    for (Index p = 0; p < count; ++p) {
+      const Index column = (panel + p) * 16, columns = b.n - column < 16 ? b.n - column : 16;
+      Scalar* to = out + p * lines * 16 + l * 16;
+      if (b.source == detail::PanelSource::packed) {
+        const Scalar* from = b.data + (first + l) / 16 * b.ld + column * 16;
+        TENON_UNROLL
+        for (int c = 0; c < 16; ++c) __builtin_prefetch(from + 2 * b.ld + 16 * c);
+        transpose_block(from, 16, columns, rest, to);
+      } else {
+        transpose_block(b.data + column * b.ld + first + l, b.ld, columns, rest, to);
+      }
+    }
+  }
+}

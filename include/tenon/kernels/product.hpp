@@ -1,0 +1,81 @@
+#pragma once
+// The one product behind gemm, matmul and conv: rows of x times panels of 16 columns, one body per instruction set.
+//
+// Every output element is one unbroken chain of fused multiply-adds, whatever the tile, the blocking or the number of
+// threads: float results are the same bits on AVX2 and AVX-512. Under TENON_COMPILED only this header is seen.
+#include <tenon/kernels/activation_kind.hpp>
+#include <tenon/kernels/pack.hpp>
+
+namespace tenon::inline TENON_ABI::kernels {
+
+/// What follows a product p [m, n]: y = act(p * column_scale + bias) + residual. Null members are left out.
+template <Real T>
+struct Epilogue {
+  const T* column_scale = nullptr;  ///< [n]
+  const T* bias = nullptr;          ///< [n]
+  Activation activation = Activation::none;
+  const T* residual = nullptr;  ///< [m, n], may be y itself
+  Index ldr = 0;
+  T* pre_activation = nullptr;  ///< [m, n], receives the argument of act
+  Index ldp = 0;
+};
+
+namespace detail {
+
+/// A stretch of the inner dimension: k elements of each row, `step` apart, times k lines of each panel.
+template <class T>
+struct Stretch {
+  const T* const* rows;  ///< one pointer to each row of the block
+  Index step;
+  Index k;
+  const T* panels;  ///< line 0 of panel 0
+  Index panel_stride;
+  Index offset = 0;  ///< of the first element within a row
+};
+
+inline constexpr Index block_rows_max = 384;
+
+/// y [rows, n], columns of panels first_panel .. last_panel = the chain over all stretches (from y when `accumulate`),
+/// then the epilogue.
+template <Real T>
+struct Product {
+  const Stretch<T>* stretches = nullptr;
+  Index stretch_count = 0;
+  Index rows = 0;  ///< at most block_rows_max
+  Index first_panel = 0, last_panel = 0;
+  Index n = 0;  ///< cuts the last panel
+  T* y = nullptr;
+  Index ldy = 0;
+  bool accumulate = false;
+  Epilogue<T> epilogue;  ///< its matrices begin at this block's first row
+};
+
+/// A matrix [k, n] to be read in panels: element (l, j) is data[l ld + j] (rows), data[j ld + l] (columns), lines[l][j]
+/// (lines), or that of a packed W [k, n] with panels ld apart (packed; then lines are read from multiples of 16 on).
+enum class PanelSource { rows, columns, lines, packed };
+template <class T>
+struct Operand {
+  PanelSource source;
+  const T* data;
+  Index ld;
+  Index n;
+  const T* const* lines = nullptr;
+};
+
+template <Real T>
+struct ProductKernels {
+  void (*multiply)(const Product<T>&);
+  /// out [count][last - first][16]: the lines first .. last of `count` panels of the operand from `panel` on.
+  void (*gather)(const Operand<T>&, Index panel, Index count, Index first, Index last, T* out);
+};
+
+/// The bodies that the calling thread's Isa selects; double has the generic one.
+TENON_KERNEL ProductKernels<float> product_kernels(float);
+TENON_KERNEL ProductKernels<double> product_kernels(double);
+
+}  // namespace detail
+}  // namespace tenon::inline TENON_ABI::kernels
+
+#if !defined(TENON_COMPILED) || defined(TENON_COMPILED_BODY)
+#include <tenon/kernels/product_body.hpp>
+#endif

@@ -1,0 +1,164 @@
+#include <tenon/kernels/conv.hpp>
+
+#include "catch.hpp"
+#include "kernels/products.hpp"
+
+using namespace tenon;
+using namespace tenon::kernels;
+
+namespace {
+
+const ConvShape shapes[] = {
+    {.n = 1, .h = 1, .w = 1, .c = 1, .out = 1},
+    {.n = 2, .h = 5, .w = 7, .c = 3, .out = 5, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1},
+    {.n = 2, .h = 9, .w = 8, .c = 20, .out = 33, .kh = 3, .kw = 3, .stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1},
+    {.n = 1, .h = 16, .w = 16, .c = 3, .out = 20, .kh = 8, .kw = 8, .stride_h = 8, .stride_w = 8},
+    {.n = 1, .h = 12, .w = 11, .c = 8, .out = 12, .kh = 3, .kw = 2, .stride_w = 3, .pad_h = 2, .pad_w = 1, .dilation_h = 2, .dilation_w = 3, .groups = 4},
+    {.n = 3, .h = 4, .w = 5, .c = 6, .out = 6, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1, .groups = 6},
+    {.n = 1, .h = 20, .w = 21, .c = 18, .out = 17, .kh = 3, .kw = 1, .pad_h = 1},
+    {.n = 1, .h = 3, .w = 3, .c = 140, .out = 550, .stride_h = 2, .stride_w = 2},
+    {.n = 1, .h = 3, .w = 420, .c = 2, .out = 4, .kh = 2, .kw = 2, .stride_h = 2, .groups = 2},
+};
+
+template <class T>
+struct Problem {
+  ConvShape s;
+  std::vector<T> x, w, dy, bias;
+  std::vector<double> y, dx, dw;  // the definition
+  explicit Problem(const ConvShape& shape) : s(shape) {
+    const Index gc = s.group_c(), go = s.group_out(), oh = s.out_h(), ow = s.out_w();
+    x = random_values<T>(s.n * s.h * s.w * s.c, 1);
+    w = random_values<T>(s.out * gc * s.kh * s.kw, 2);
+    dy = random_values<T>(s.pixels() * s.out, 3);
+    bias = random_values<T>(s.out, 4);
+    y.resize(dy.size());
+    dx.resize(x.size());
+    dw.resize(w.size());
+    const auto real = [](T v) { return static_cast<double>(v); };
+    for (Index at = 0; at < s.pixels() * s.out; ++at) {
+      const Index o = at % s.out, ox = at / s.out % ow, oy = at / s.out / ow % oh, image = at / s.out / ow / oh;
+      double sum = real(bias[size_of(o)]);
+      for (Index i = 0; i < s.kh; ++i)
+        for (Index j = 0; j < s.kw; ++j)
+          for (Index c = 0; c < gc; ++c) {
+            const Index iy = oy * s.stride_h - s.pad_h + i * s.dilation_h, ix = ox * s.stride_w - s.pad_w + j * s.dilation_w;
+            if (iy < 0 || iy >= s.h || ix < 0 || ix >= s.w) continue;
+            const std::size_t from = size_of(((image * s.h + iy) * s.w + ix) * s.c + o / go * gc + c);
+            const std::size_t weight = size_of(((o * gc + c) * s.kh + i) * s.kw + j);
+            sum += real(x[from]) * real(w[weight]);
+            dx[from] += real(dy[size_of(at)]) * real(w[weight]);
+            dw[weight] += real(dy[size_of(at)]) * real(x[from]);
+          }
+      y[size_of(at)] = sum;
+    }
+  }
+};
+
+template <class T>
+void compare(const Problem<T>& problem) {
+  const ConvShape& s = problem.s;
+  CAPTURE(s.n, s.h, s.w, s.c, s.out, s.kh, s.kw, s.stride_h, s.stride_w, s.groups);
+  const double eps = static_cast<double>(std::numeric_limits<T>::epsilon());
+  const Index k = s.group_c() * s.kh * s.kw;
+  const auto packed = pack_conv<T>(s, problem.w.data());
+  const Guarded<T> x(problem.x), dy(problem.dy), bias(problem.bias);
+  Guarded<T> y(problem.y.size(), T(1e30)), dx(problem.x.size(), T(1e30)), dw(problem.w.size(), T(1e30));
+  conv2d_forward(s, x.data(), packed, y.data(), {.bias = bias.data()});
+  CHECK(largest_error(y, problem.y) <= static_cast<double>(k + 8) * eps);
+  conv2d_dx(s, dy.data(), packed, dx.data(), false);
+  CHECK(largest_error(dx, problem.dx) <= static_cast<double>(s.group_out() * s.kh * s.kw + 8) * eps);
+  conv2d_dw(s, x.data(), dy.data(), dw.data(), false);
+  CHECK(largest_error(dw, problem.dw) <= static_cast<double>(s.pixels() + 8) * eps);
+
+  auto twice = problem.dx;
+  for (double& d : twice) d *= 2;
+  conv2d_dx(s, dy.data(), packed, dx.data(), true);
+  CHECK(largest_error(dx, twice) <= 4 * static_cast<double>(s.group_out() * s.kh * s.kw + 8) * eps);
+  twice = problem.dw;
+  for (double& d : twice) d *= 2;
+  conv2d_dw(s, x.data(), dy.data(), dw.data(), true);
+  CHECK(largest_error(dw, twice) <= 4 * static_cast<double>(s.pixels() + 8) * eps);
+}
+
+std::vector<float> all_results(const Problem<float>& problem) {
+  const ConvShape& s = problem.s;
+  const auto packed = pack_conv<float>(s, problem.w.data());
+  std::vector<float> out(problem.y.size() + problem.x.size() + problem.w.size());
+  float* at = out.data();
+  conv2d_forward(s, problem.x.data(), packed, at, {.bias = problem.bias.data(), .activation = Activation::silu});
+  conv2d_dx(s, problem.dy.data(), packed, at += problem.y.size(), false);
+  conv2d_dw(s, problem.x.data(), problem.dy.data(), at += problem.x.size(), false);
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("conv2d by hand") {
+  // A 2x2 kernel of ones over 1..9 sums each window; its dx counts the windows that see a pixel.
+  const ConvShape s{.h = 3, .w = 3, .kh = 2, .kw = 2};
+  const float x[] = {1, 2, 3, 4, 5, 6, 7, 8, 9}, w[] = {1, 1, 1, 1}, dy[] = {1, 1, 1, 1};
+  const auto packed = pack_conv<float>(s, w);
+  float y[4], dx[9], dw[4];
+  conv2d_forward(s, x, packed, y);
+  CHECK(std::vector<float>(y, y + 4) == std::vector<float>{12, 16, 24, 28});
+  conv2d_dx(s, dy, packed, dx, false);
+  CHECK(std::vector<float>(dx, dx + 9) == std::vector<float>{1, 2, 1, 2, 4, 2, 1, 2, 1});
+  conv2d_dw(s, x, dy, dw, false);
+  CHECK(std::vector<float>(dw, dw + 4) == std::vector<float>{12, 16, 24, 28});
+}
+
+TEST_CASE("conv2d and its gradients against the definition in double, on every instruction set") {
+  for (const ConvShape& shape : shapes) {
+    const Problem<float> problem(shape);
+    on_each_isa([&](Isa) { compare(problem); });
+    compare(Problem<double>(shape));
+  }
+}
+
+TEST_CASE("a low-rank term continues the product of each group") {
+  const ConvShape s{.n = 1, .h = 4, .w = 3, .c = 4, .out = 34, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1, .groups = 2};
+  const Problem<float> problem(s);
+  const Index rank = 3;
+  const auto t = random_values<float>(s.pixels() * 2 * rank, 5), b = random_values<float>(s.out * rank, 6);
+  const auto packed = pack_conv<float>(s, problem.w.data());
+  const PackedMatrix<float> packed_b(PackSource{.data = b.data(), .groups = 2, .n = 17, .c = rank, .stride_n = rank});
+  const LowRankTerm<float> term{t.data(), 2 * rank, rank, &packed_b};
+  std::vector<float> y(problem.y.size());
+  conv2d_forward(s, problem.x.data(), packed, y.data(), {.bias = problem.bias.data()}, {&term, 1});
+  auto expected = problem.y;
+  for (Index p = 0; p < s.pixels(); ++p)
+    for (Index o = 0; o < s.out; ++o)
+      for (Index r = 0; r < rank; ++r)
+        expected[size_of(p * s.out + o)] += static_cast<double>(t[size_of((p * 2 + o / 17) * rank + r)]) *
+                                            static_cast<double>(b[size_of(o * rank + r)]);
+  CHECK(largest_error(y, expected) < 1e-5);
+}
+
+TEST_CASE("the same bits for any number of threads, and on AVX2 and AVX-512") {
+  for (const ConvShape& shape : {shapes[2], shapes[4], ConvShape{.n = 2, .h = 9, .w = 11, .c = 40, .out = 70, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1}}) {
+    const Problem<float> problem(shape);
+    std::vector<float> one;
+    {
+      const ThreadScope threads(1);
+      one = all_results(problem);
+    }
+    for (int threads : {2, 3, 7}) {
+      const ThreadScope scope(threads);
+      CHECK(same_bits(all_results(problem), one));
+    }
+    on_each_isa([&](Isa isa) {
+      if (isa != Isa::generic) CHECK(same_bits(all_results(problem), one));
+    });
+  }
+}
+
+TEST_CASE("an impossible convolution is a named error") {
+  const float x[4] = {};
+  float y[4];
+  ConvShape s{.h = 2, .w = 2, .kh = 3, .kw = 3};
+  REQUIRE_THROWS_WITH(conv2d_forward(s, x, PackedMatrix<float>(), y), contains("[conv2d]") && contains("3 x 3"));
+  s = {.h = 2, .w = 2, .c = 3, .groups = 2};
+  REQUIRE_THROWS_AS(conv2d_forward(s, x, PackedMatrix<float>(), y), ShapeError);
+  s = {.h = 2, .w = 2, .stride_h = 0};
+  REQUIRE_THROWS_AS(conv2d_forward(s, x, PackedMatrix<float>(), y), ShapeError);
+}
