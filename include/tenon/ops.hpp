@@ -1,0 +1,19 @@
+#pragma once
+// All differentiable operations.
+#include <tenon/ops/arithmetic.hpp>
+#include <tenon/ops/attention.hpp>
+#include <tenon/ops/broadcast.hpp>
+#include <tenon/ops/conv2d.hpp>
+#include <tenon/ops/create.hpp>
+#include <tenon/ops/embedding.hpp>
+#include <tenon/ops/gather.hpp>
+#include <tenon/ops/linear.hpp>
+#include <tenon/ops/loss.hpp>
+#include <tenon/ops/matmul.hpp>
+#include <tenon/ops/norm.hpp>
+#include <tenon/ops/random.hpp>
+#include <tenon/ops/reduce.hpp>
+#include <tenon/ops/resample.hpp>
+#include <tenon/ops/shape.hpp>
+#include <tenon/ops/softmax.hpp>
+#include <tenon/ops/unary.hpp>

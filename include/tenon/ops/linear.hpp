@@ -1,0 +1,137 @@
+#pragma once
+// linear: y = act(x W^T + sum s (x' A^T) B^T + bias), one pass over y however many low-rank terms there are.
+#include <tenon/kernels/elementwise.hpp>
+#include <tenon/kernels/gemm.hpp>
+#include <tenon/ops/low_rank.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+using kernels::Activation;
+
+/// The element-wise function that an activation is.
+inline kernels::Unary unary_of(Activation activation) {
+  switch (activation) {
+    case Activation::relu: return kernels::Unary::relu;
+    case Activation::gelu: return kernels::Unary::gelu;
+    case Activation::quick_gelu: return kernels::Unary::quick_gelu;
+    case Activation::silu: return kernels::Unary::silu;
+    case Activation::tanh: return kernels::Unary::tanh;
+    case Activation::none: break;
+  }
+  fail("activation", "expected a function, got none");
+}
+
+/// A weight [n, k] packed for `gemm`; a weight of more axes counts as [extent 0, the rest].
+template <class T>
+std::shared_ptr<const kernels::PackedMatrix<T>> packed_linear(const Weight<T>& weight) {
+  using Packed = kernels::PackedMatrix<T>;
+  return weight.template packed<Packed>([&] {
+    const Index n = weight.shape()[0], k = n == 0 ? 0 : weight.size() / n;
+    const RawTensor bytes = weight.bytes();
+    return Packed({.data = bytes.bytes.get(), .dtype = bytes.dtype, .n = n, .c = k, .stride_n = k});
+  });
+}
+
+namespace detail {
+
+/// One low-rank term inside a recorded product: its packed matrices and what backward needs.
+template <class T>
+struct LowRankState {
+  std::shared_ptr<const kernels::PackedMatrix<T>> a, b;
+  T scale;
+  Index rank;
+  Tensor<T> t;                          // s x' A^T [M, R]; kept when B wants a gradient
+  std::shared_ptr<const Tensor<T>> x;  // x', kept when A wants a gradient
+  std::size_t input;                    // index among the inputs of the record: A, then B, then x' where given
+  bool own_input;
+};
+
+}  // namespace detail
+
+/// x [..., in] -> [..., out] for weight [out, in], bias [out] or null, and low-rank terms A [R, in], B [out, R].
+/// Gradients of weight, bias, A and B flow where they are trainable. Throws ShapeError when extents do not fit.
+template <class T>
+Var<T> linear(const Var<T>& x, const Weight<T>& weight, const Weight<T>* bias = nullptr, Activation activation = Activation::none,
+              std::span<const LowRank<T>> low_rank = {}) {
+  check<ShapeError>(weight.shape().rank() == 2, "linear", "expected a weight [out, in], got ", weight.shape());
+  const Index n = weight.shape()[0], k = weight.shape()[1];
+  check<ShapeError>(x.rank() >= 1 && x.shape()[-1] == k, "linear", "expected input [..., ", k, "] for weight ", weight.shape(),
+                    ", got ", x.shape());
+  check<ShapeError>(bias == nullptr || bias->shape() == Shape{n}, "linear", "expected a bias of shape [", n, "]");
+  const Index m = k == 0 ? 0 : x.size() / k;
+
+  std::vector<Var<T>> inputs{x};
+  const Var<T> w = weight.trainable() ? weight.var() : Var<T>();
+  const Var<T> b = bias != nullptr ? bias->var() : Var<T>();
+  inputs.push_back(w);
+  inputs.push_back(b);
+  std::vector<detail::LowRankState<T>> states;
+  std::vector<kernels::LowRankTerm<T>> terms;
+  for (const auto& term : low_rank) {
+    const Index rank = term.a->shape()[0];
+    check<ShapeError>(term.a->shape() == Shape{rank, k} && term.b->shape() == Shape{n, rank}, "linear", "expected A [", rank, ", ", k,
+                      "] and B [", n, ", ", rank, "], got ", term.a->shape(), " and ", term.b->shape());
+    const Var<T>& own = term.x ? *term.x : x;
+    check<ShapeError>(own.shape() == x.shape(), "linear", "expected a low-rank input of shape ", x.shape(), ", got ", own.shape());
+    detail::LowRankState<T> state{packed_linear(*term.a), packed_linear(*term.b), term.scale, rank, Tensor<T>::uninitialized({m, rank}),
+                                  own.shared(), inputs.size(), term.x.has_value()};
+    kernels::gemm(own.value().data(), k, m, *state.a, state.t.data(), rank);
+    kernels::scale(state.t.size(), static_cast<double>(term.scale), state.t.data(), state.t.data());
+    inputs.push_back(term.a->var());
+    inputs.push_back(term.b->var());
+    if (term.x) inputs.push_back(*term.x);
+    states.push_back(std::move(state));
+  }
+  for (const auto& state : states) terms.push_back({state.t.data(), state.rank, state.rank, state.b.get()});
+
+  bool wanted = false;
+  for (const auto& input : inputs) wanted = wanted || input.requires_grad();
+  wanted = wanted && grad_enabled();
+  const auto packed = packed_linear(weight);
+  auto y = Tensor<T>::uninitialized(x.shape().with(-1, n));
+  Tensor<T> pre;
+  if (wanted && activation != Activation::none) pre = Tensor<T>::uninitialized({m, n});
+  kernels::Epilogue<T> epilogue;
+  epilogue.bias = bias != nullptr ? bias->value().data() : nullptr;
+  epilogue.activation = activation;
+  epilogue.pre_activation = pre.size() > 0 ? pre.data() : nullptr;
+  epilogue.ldp = n;
+  kernels::gemm(x.value().data(), k, m, *packed, y.data(), n, epilogue, terms);
+  if (!wanted) return Var<T>(std::move(y));
+
+  for (auto& state : states) {
+    if (!inputs[state.input].requires_grad()) state.x.reset();
+    if (!inputs[state.input + 1].requires_grad()) state.t = Tensor<T>();
+  }
+  auto shared_y = std::make_shared<const Tensor<T>>(std::move(y));
+  return record(shared_y, std::span<const Var<T>>(inputs),
+                [m, n, k, packed, activation, pre = std::move(pre), states = std::move(states),
+                 out = activation == Activation::none ? nullptr : shared_y, x = w.requires_grad() ? x.shared() : nullptr,
+                 x_shape = x.shape()](Tensor<T>& dy, std::span<Grad<T>> dx) {
+                  if (activation != Activation::none)
+                    kernels::unary_backward(unary_of(activation), dy.size(), pre.data(), out->data(), dy.data(), dy.data());
+                  if (dx[2].wanted()) kernels::column_sum(dy.data(), n, m, n, dx[2].slot().data(), true);
+                  if (dx[1].wanted()) kernels::gemm_dw(dy.data(), n, x->data(), k, m, n, k, dx[1].slot().data(), k, true);
+                  Tensor<T> d;
+                  if (dx[0].wanted()) {
+                    d = Tensor<T>::uninitialized(x_shape);
+                    kernels::gemm_dx(dy.data(), n, m, *packed, d.data(), k, false);
+                  }
+                  for (const auto& state : states) {
+                    Grad<T>&da = dx[state.input], &db = dx[state.input + 1], &own = state.own_input ? dx[state.input + 2] : dx[0];
+                    if (db.wanted())
+                      kernels::gemm_dw(dy.data(), n, state.t.data(), state.rank, m, n, state.rank, db.slot().data(), state.rank, true);
+                    if (!da.wanted() && !own.wanted()) continue;
+                    auto u = Tensor<T>::uninitialized({m, state.rank});  // s dy B
+                    kernels::gemm_dx(dy.data(), n, m, *state.b, u.data(), state.rank, false);
+                    kernels::scale(u.size(), static_cast<double>(state.scale), u.data(), u.data());
+                    if (da.wanted())
+                      kernels::gemm_dw(u.data(), state.rank, state.x->data(), k, m, state.rank, k, da.slot().data(), k, true);
+                    if (own.wanted())
+                      kernels::gemm_dx(u.data(), state.rank, m, *state.a, state.own_input ? own.slot().data() : d.data(), k, true);
+                  }
+                  if (dx[0].wanted()) dx[0].add(std::move(d));
+                });
+}
+
+}  // namespace tenon::inline TENON_ABI
