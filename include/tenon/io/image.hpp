@@ -1,0 +1,109 @@
+#pragma once
+// Pictures from and to files: PNG, JPEG and PNM in, PNG out. Needs libpng and libjpeg (the component tenon::image).
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include <tenon/io/atomic.hpp>
+#include <tenon/io/jpeg.hpp>
+#include <tenon/io/png.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+namespace detail {
+
+/// The bytes of an ordinary file of at most 512 MiB.
+inline std::vector<std::uint8_t> read_picture_file(const std::string& name) {
+  constexpr std::uintmax_t limit = std::uintmax_t{512} << 20;
+  std::error_code error;
+  const auto status = std::filesystem::status(name, error);
+  check<FileError>(std::filesystem::exists(status), "load_image", name, ": no such file");
+  check<FileError>(std::filesystem::is_regular_file(status), "load_image", name, ": expected a file, found ",
+                   std::filesystem::is_directory(status) ? "a directory" : "a special file");
+  const auto size = std::filesystem::file_size(name, error);
+  check<FileError>(!error && size <= limit, "load_image", name, ": expected at most ", limit, " bytes, found ", size);
+  std::ifstream in(name, std::ios::binary);
+  check<FileError>(in.is_open(), "load_image", name, ": cannot be opened for reading");
+  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(size));
+  in.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size));
+  check<FileError>(static_cast<std::uintmax_t>(in.gcount()) == size, "load_image", name, ": expected ", size, " bytes, read ", in.gcount());
+  return bytes;
+}
+
+}  // namespace detail
+
+/// The RGB picture in binary PNM bytes (P5 grey, P6 colour; 8 or 16 bits), as Pillow's `convert("RGB")` gives it: samples
+/// scaled from their maximum to 255 and rounded half to even; 16-bit grey scaled to 65535 and cut off at 255.
+/// Throws FileError on anything but a whole picture within the limits.
+inline Image decode_pnm(std::span<const std::uint8_t> bytes, std::string_view name) {
+  std::size_t at = 2;
+  const auto stop = [&](std::string_view found) { detail::fail_picture(name, "PNM", at, bytes.size(), found); };
+  const auto is_space = [](std::uint8_t c) { return c == ' ' || (c >= '\t' && c <= '\r'); };
+  const auto number = [&] {
+    while (at < bytes.size() && (is_space(bytes[at]) || bytes[at] == '#')) {
+      if (bytes[at] == '#')
+        while (at < bytes.size() && bytes[at] != '\n') ++at;
+      else
+        ++at;
+    }
+    Index value = -1;
+    for (; at < bytes.size() && bytes[at] >= '0' && bytes[at] <= '9'; ++at) {
+      value = (value < 0 ? 0 : value * 10) + (bytes[at] - '0');
+      if (value > 1'000'000) stop("a header number past one million");
+    }
+    if (value < 0) stop("no number where the header needs one");
+    return value;
+  };
+  if (bytes.size() < 2 || bytes[0] != 'P' || (bytes[1] != '5' && bytes[1] != '6')) stop("no P5 or P6 at the start");
+  const Index channels = bytes[1] == '6' ? 3 : 1;
+  const Index width = number(), height = number(), maximum = number();
+  detail::check_image_size(name, width, height);
+  if (maximum < 1 || maximum > 65535) stop("a largest sample outside 1..65535");
+  if (at >= bytes.size() || !is_space(bytes[at++])) stop("no white space after the header");
+  const Index sample_bytes = maximum > 255 ? 2 : 1, expected = width * height * channels * sample_bytes;
+  check<FileError>(static_cast<Index>(bytes.size() - at) >= expected, "load_image", name, ": expected ", expected,
+                   " bytes of samples after byte ", at, ", found ", bytes.size() - at);
+
+  Image image(height, width);
+  const double top = channels == 1 && sample_bytes == 2 ? 65535.0 : 255.0;
+  const std::uint8_t* sample = bytes.data() + at;
+  for (Index i = 0; i < width * height * channels; ++i, sample += sample_bytes) {
+    const int raw = sample_bytes == 2 ? sample[0] * 256 + sample[1] : sample[0];
+    const double scaled = std::nearbyint(static_cast<double>(raw) / static_cast<double>(maximum) * top);
+    const auto value = static_cast<std::uint8_t>(scaled < 255.0 ? scaled : 255.0);
+    for (Index c = 0; c < 3 / channels; ++c) image.pixels[static_cast<std::size_t>(i * (3 / channels) + c)] = value;
+  }
+  return image;
+}
+
+/// The RGB picture in the bytes of a PNG, JPEG or binary PNM file, told apart by content. `name` stands in messages.
+inline Image decode_image(std::span<const std::uint8_t> bytes, std::string_view name) {
+  check<FileError>(!bytes.empty(), "load_image", name, ": expected a picture, found an empty file");
+  constexpr std::uint8_t png[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'}, jpeg[] = {0xff, 0xd8, 0xff};
+  const auto starts_with = [&](std::span<const std::uint8_t> magic) {
+    return bytes.size() >= magic.size() && std::equal(magic.begin(), magic.end(), bytes.begin());
+  };
+  if (starts_with(png)) return decode_png(bytes, name);
+  if (starts_with(jpeg)) return decode_jpeg(bytes, name);
+  if (bytes.size() > 2 && bytes[0] == 'P' && (bytes[1] == '5' || bytes[1] == '6')) return decode_pnm(bytes, name);
+  std::string found;
+  for (std::size_t i = 0; i < bytes.size() && i < 8; ++i) {
+    constexpr char digits[] = "0123456789abcdef";
+    found += {' ', digits[bytes[i] >> 4], digits[bytes[i] & 15]};
+  }
+  fail<FileError>("load_image", name, ": expected a PNG, JPEG or binary PNM picture, found a file that begins with", found);
+}
+
+/// The RGB picture in a PNG, JPEG or binary PNM file; see the decoders for what becomes of other kinds of pixels.
+/// Throws FileError, which names the file, on anything but a whole picture with sides of at most 16,384 and 64 megapixels.
+inline Image load_image(const std::string& path) {
+  return decode_image(detail::read_picture_file(path), path);
+}
+
+/// Writes a PNG file, whole or not at all. Throws FileError when the file cannot be written, and what encode_png throws.
+inline void save_png(const std::string& path, const Image& image, const PngText& text = {}) {
+  const auto bytes = encode_png(image, text);
+  atomic_write(path, [&](FileSink& out) { out.write(std::as_bytes(std::span(bytes))); });
+}
+
+}  // namespace tenon::inline TENON_ABI
