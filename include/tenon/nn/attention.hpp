@@ -1,0 +1,74 @@
+#pragma once
+// Attention: multi-head scaled dot-product attention (Vaswani et al. 2017, 1706.03762), self and cross.
+#include <tenon/nn/linear.hpp>
+#include <tenon/ops/attention.hpp>
+#include <tenon/ops/shape.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+/// Four Linears around the attention product. Patches attach to each of them, to the whole (`patches`), and to its keys
+/// and values (`key_values`).
+template <class T>
+struct Attention {
+  Linear<T> q_proj, k_proj, v_proj, out_proj;
+  Index heads = 1;
+  bool causal = false;
+  OutputSlot<T> patches;
+  KeyValueSlot<T> key_values;
+
+  Attention() = default;
+  /// Declared: to be loaded or initialised. Keys and values are made from a context of `context_width` (width unless said).
+  Attention(Index width, Index head_count, bool is_causal = false, Index context_width = 0, bool qkv_bias = true)
+      : q_proj(width, width, qkv_bias),
+        k_proj(context_width > 0 ? context_width : width, width, qkv_bias),
+        v_proj(context_width > 0 ? context_width : width, width, qkv_bias),
+        out_proj(width, width),
+        heads(head_count),
+        causal(is_causal) {
+    check<ShapeError>(head_count > 0 && width % head_count == 0, "Attention", "expected a width that ", head_count, " heads divide, got ",
+                      width);
+  }
+  void initialize(Generator& generator) {
+    for (Linear<T>* layer : {&q_proj, &k_proj, &v_proj, &out_proj}) layer->initialize(generator);
+  }
+
+  /// x [N, L, D] attends to itself -> [N, L, D].
+  Var<T> operator()(const Var<T>& x) const { return (*this)(x, x); }
+  /// x [N, L, D] attends to a context [N, S, C] -> [N, L, D].
+  Var<T> operator()(const Var<T>& x, const Var<T>& context) const {
+    if (patches.empty()) return attend(x, context);
+    return through(
+        patches, x,
+        [&](const Var<T>& input, std::span<const LowRank<T>>, bool) { return attend(input, &x == &context ? input : context); },
+        [](const Var<T>& y) { return y; });
+  }
+
+  template <class Self, class F>
+  static void fields(Self& s, F&& f) {
+    f("q_proj", s.q_proj);
+    f("k_proj", s.k_proj);
+    f("v_proj", s.v_proj);
+    f("out_proj", s.out_proj);
+  }
+
+ private:
+  Var<T> attend(const Var<T>& x, const Var<T>& context) const {
+    AttentionOptions<T> options;
+    options.heads = heads;
+    options.causal = causal;
+    std::vector<Var<T>> keys, values;
+    for (const auto& entry : key_values) {
+      if (!entry.active()) continue;
+      auto source = entry.patch->keys_values();
+      keys.push_back(std::move(source.keys));
+      values.push_back(std::move(source.values));
+    }
+    if (!keys.empty()) {
+      options.prefix_k = keys.size() == 1 ? keys[0] : concat<T>(keys, 0);
+      options.prefix_v = values.size() == 1 ? values[0] : concat<T>(values, 0);
+    }
+    return out_proj(attention(q_proj(x), k_proj(context), v_proj(context), options));
+  }
+};
+
+}  // namespace tenon::inline TENON_ABI

@@ -1,0 +1,58 @@
+#pragma once
+// Conv2d: two-dimensional convolution on channels-last activations.
+#include <tenon/nn/fields.hpp>
+#include <tenon/nn/init.hpp>
+#include <tenon/ops/conv2d.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+struct Conv2dConfig {
+  Index stride = 1;
+  Index padding = 0;
+  Index dilation = 1;
+  Index groups = 1;
+  bool bias = true;
+};
+
+/// A convolution that patches may tune.
+template <class T>
+struct Conv2d {
+  Param<T> weight;  ///< [out, in / groups, kh, kw], as checkpoints hold it
+  Param<T> bias;    ///< [out], or absent
+  Index stride = 1, padding = 0, dilation = 1, groups = 1;
+  OutputSlot<T> patches;
+
+  Conv2d() = default;
+  /// Declared: to be loaded or initialised. Throws ShapeError when the groups do not divide the channels.
+  Conv2d(Index in, Index out, Index kernel, const Conv2dConfig& config = {})
+      : stride(config.stride), padding(config.padding), dilation(config.dilation), groups(config.groups) {
+    check<ShapeError>(groups > 0 && in % groups == 0 && out % groups == 0, "Conv2d", "expected channels that ", groups,
+                      " groups divide, got ", in, " in and ", out, " out");
+    weight = Param<T>(Shape{out, in / groups, kernel, kernel});
+    if (config.bias) bias = Param<T>(Shape{out});
+  }
+  Conv2d(Index in, Index out, Index kernel, Generator& generator, const Conv2dConfig& config = {}) : Conv2d(in, out, kernel, config) {
+    initialize(generator);
+  }
+  void initialize(Generator& generator) { init::fan_in_uniform(weight, bias, generator); }
+
+  /// x [N, H, W, in] -> [N, H', W', out].
+  Var<T> operator()(const Var<T>& x) const {
+    const Conv2dOptions options{stride, padding, dilation, groups};
+    if (patches.empty()) return conv2d(x, *weight, bias.get_if(), options);
+    return through(
+        patches, x,
+        [&](const Var<T>& input, std::span<const LowRank<T>> low_rank, bool with_bias) {
+          return conv2d(input, *weight, with_bias ? bias.get_if() : nullptr, options, low_rank);
+        },
+        [&](const Var<T>& product) { return bias ? product + bias->var() : product; });
+  }
+
+  template <class Self, class F>
+  static void fields(Self& s, F&& f) {
+    f("weight", s.weight);
+    f("bias", s.bias);
+  }
+};
+
+}  // namespace tenon::inline TENON_ABI

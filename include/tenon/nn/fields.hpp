@@ -1,0 +1,165 @@
+#pragma once
+// The one traversal. A layer names each member once, in `fields`; load, save, freeze, count, optimise and attach are
+// plain functions over the flat lists that `params` and `sites` make from it.
+//
+//   template <class Self, class F> static void fields(Self& s, F&& f) {
+//     f("q_proj", s.q_proj);                                   // a Param, a layer, a vector (adds .i), an optional
+//     f("ff", s.mlp, {{"fc1", "net.0.proj"}, {"fc2", "net.2"}});  // a shared block under a checkpoint's own names
+//   }
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <tenon/nn/param.hpp>
+#include <tenon/nn/patch.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+template <class T> struct Linear;
+template <class T> struct Conv2d;
+template <class T> struct Embedding;
+template <class T> struct Mlp;
+template <class T> struct Attention;
+
+/// A shared block's canonical names and what a checkpoint calls them.
+using Renames = std::vector<std::pair<std::string_view, std::string_view>>;
+
+/// A place where patches attach.
+template <class T>
+struct SiteRef {
+  std::string path;
+  std::variant<Linear<T>*, Conv2d<T>*, Embedding<T>*, Mlp<T>*, Attention<T>*> layer;
+  Weight<T>* weight = nullptr;              ///< what patches may be merged into; null for Mlp and Attention
+  OutputSlot<T>* patches = nullptr;
+  KeyValueSlot<T>* key_values = nullptr;    ///< null except for Attention
+};
+
+namespace detail {
+
+template <class M> struct ScalarOf;
+template <template <class> class M, class T> struct ScalarOf<M<T>> { using type = T; };
+
+template <class M, class V> struct IsAlternative : std::false_type {};
+template <class M, class... A> struct IsAlternative<M, std::variant<A...>> : std::bool_constant<(std::same_as<M*, A> || ...)> {};
+template <class M, class T>
+concept SiteLayer = IsAlternative<M, decltype(SiteRef<T>::layer)>::value;
+
+/// Walks a model and calls `on_param(path, Param<T>&)` and `on_site(path, layer&)`.
+template <class T, class OnParam, class OnSite>
+struct Walk {
+  OnParam& on_param;
+  OnSite& on_site;
+
+  void visit(const std::string& path, Param<T>& param, const Renames&) { on_param(path, param); }
+  template <class M>
+  void visit(const std::string& path, std::optional<M>& member, const Renames& renames) {
+    if (member) visit(path, *member, renames);
+  }
+  template <class M>
+  void visit(const std::string& path, std::unique_ptr<M>& member, const Renames& renames) {
+    if (member) visit(path, *member, renames);
+  }
+  template <class M>
+  void visit(const std::string& path, std::vector<M>& members, const Renames& renames) {
+    for (std::size_t i = 0; i < members.size(); ++i) visit(path + "." + std::to_string(i), members[i], renames);
+  }
+  template <class M>
+  void visit(const std::string& path, M& layer, const Renames& renames) {
+    if constexpr (SiteLayer<M, T>) on_site(path, layer);
+    M::fields(layer, [&](std::string_view name, auto& member, const Renames& inner = {}) {
+      for (const auto& [canonical, renamed] : renames)
+        if (name == canonical) name = renamed;
+      std::string child = path;
+      if (!child.empty() && !name.empty()) child += '.';
+      visit(child += name, member, inner);
+    });
+  }
+};
+
+template <class M, class OnParam, class OnSite>
+void walk(M& model, OnParam&& on_param, OnSite&& on_site) {
+  Walk<typename ScalarOf<M>::type, OnParam, OnSite>{on_param, on_site}.visit("", model, {});
+}
+
+}  // namespace detail
+
+template <class M>
+using scalar_of = typename detail::ScalarOf<M>::type;
+
+/// Every present parameter of the model itself, in the order of its fields. Patches are not among them.
+template <class M>
+std::vector<ParamRef<scalar_of<M>>> params(M& model) {
+  std::vector<ParamRef<scalar_of<M>>> out;
+  detail::walk(model, [&](const std::string& path, auto& param) {
+    if (param) out.push_back({path, param.get()});
+  }, [](const std::string&, auto&) {});
+  return out;
+}
+
+/// Every place where patches attach, outer layers before the layers inside them.
+template <class M>
+std::vector<SiteRef<scalar_of<M>>> sites(M& model) {
+  std::vector<SiteRef<scalar_of<M>>> out;
+  detail::walk(model, [](const std::string&, auto&) {}, [&](const std::string& path, auto& layer) {
+    SiteRef<scalar_of<M>> site{path, &layer, nullptr, &layer.patches, nullptr};
+    if constexpr (requires { layer.weight; }) site.weight = layer.weight.get();
+    if constexpr (requires { layer.key_values; }) site.key_values = &layer.key_values;
+    out.push_back(std::move(site));
+  });
+  return out;
+}
+
+/// Calls `f(entry)` for every attached patch of one site, output patches first.
+template <class T, class F>
+void for_each_patch(const SiteRef<T>& site, F&& f) {
+  for (auto& entry : *site.patches) f(entry);
+  if (site.key_values != nullptr)
+    for (auto& entry : *site.key_values) f(entry);
+}
+
+/// The parameters of all attached patches, by `site path.parameter`; of one adapter when its name is given.
+template <class M>
+std::vector<ParamRef<scalar_of<M>>> patch_params(M& model, std::string_view adapter = {}) {
+  using T = scalar_of<M>;
+  std::vector<ParamRef<T>> out;
+  for (const auto& site : sites(model))
+    for_each_patch(site, [&](auto& entry) {
+      if (!adapter.empty() && entry.adapter != adapter) return;
+      entry.patch->params([&](std::string_view name, Param<T>& param) {
+        if (param) out.push_back({site.path.empty() ? std::string(name) : site.path + "." + std::string(name), param.get()});
+      });
+    });
+  return out;
+}
+
+/// All parameters that want a gradient, the model's and its patches'.
+template <class M>
+std::vector<ParamRef<scalar_of<M>>> trainable(M& model) {
+  std::vector<ParamRef<scalar_of<M>>> out;
+  for (auto& list : {params(model), patch_params(model)})
+    for (const auto& ref : list)
+      if (ref.weight->trainable()) out.push_back(ref);
+  return out;
+}
+
+/// Makes the model's own parameters constants; patches keep what they are.
+template <class M>
+void freeze(M& model) {
+  for (const auto& ref : params(model)) ref.weight->set_trainable(false);
+}
+template <class M>
+void unfreeze(M& model) {
+  for (const auto& ref : params(model)) ref.weight->set_trainable(true);
+}
+
+/// Elements in all parameters of a list.
+template <class T>
+Index count(const std::vector<ParamRef<T>>& list) {
+  Index total = 0;
+  for (const auto& ref : list) total += ref.weight->size();
+  return total;
+}
+
+}  // namespace tenon::inline TENON_ABI

@@ -1,0 +1,48 @@
+#pragma once
+// Linear: y = x W^T + b.
+#include <tenon/nn/fields.hpp>
+#include <tenon/nn/init.hpp>
+#include <tenon/ops/linear.hpp>
+#include <tenon/ops/unary.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+/// A fully connected layer that patches may tune.
+template <class T>
+struct Linear {
+  Param<T> weight;  ///< [out, in]
+  Param<T> bias;    ///< [out], or absent
+  OutputSlot<T> patches;
+
+  Linear() = default;
+  /// Declared: to be loaded or initialised.
+  Linear(Index in, Index out, bool with_bias = true) : weight(Shape{out, in}) {
+    if (with_bias) bias = Param<T>(Shape{out});
+  }
+  Linear(Index in, Index out, Generator& generator, bool with_bias = true) : Linear(in, out, with_bias) { initialize(generator); }
+  void initialize(Generator& generator) { init::fan_in_uniform(weight, bias, generator); }
+
+  Index in() const { return weight->shape()[1]; }
+  Index out() const { return weight->shape()[0]; }
+
+  /// x [..., in] -> act(y) [..., out].
+  Var<T> operator()(const Var<T>& x, Activation act = Activation::none) const {
+    if (patches.empty()) return linear(x, *weight, bias.get_if(), act);
+    const bool fused = !changes_output(patches);
+    const Var<T> y = through(
+        patches, x,
+        [&](const Var<T>& input, std::span<const LowRank<T>> low_rank, bool with_bias) {
+          return linear(input, *weight, with_bias ? bias.get_if() : nullptr, fused ? act : Activation::none, low_rank);
+        },
+        [&](const Var<T>& product) { return bias ? product + bias->var() : product; });
+    return fused || act == Activation::none ? y : activation(y, act);
+  }
+
+  template <class Self, class F>
+  static void fields(Self& s, F&& f) {
+    f("weight", s.weight);
+    f("bias", s.bias);
+  }
+};
+
+}  // namespace tenon::inline TENON_ABI

@@ -1,0 +1,163 @@
+#pragma once
+// Attaching fine-tuning to a model by name, and taking it off again. Models stay as they were compiled.
+#include <map>
+#include <set>
+
+#include <tenon/nn/attention.hpp>
+#include <tenon/nn/conv2d.hpp>
+#include <tenon/nn/embedding.hpp>
+#include <tenon/nn/mlp.hpp>
+#include <tenon/peft/targets.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+struct AttachOptions {
+  /// The adapter's name in this model: what enable, detach, merge and save refer to.
+  std::string name = "default";
+  double scale = 1.0;
+};
+
+/// What attaching did.
+struct AttachReport {
+  std::vector<std::string> sites;
+  Index parameters = 0;
+};
+
+/// One patch of a method for one site, of either seam.
+template <class T>
+struct NewPatch {
+  std::unique_ptr<OutputPatch<T>> output;
+  std::unique_ptr<KeyValuePatch<T>> key_value;
+  explicit operator bool() const { return output || key_value; }
+  Patch<T>& patch() { return output ? static_cast<Patch<T>&>(*output) : *key_value; }
+};
+
+/// `linear`, `conv2d`, `embedding`, `mlp` or `attention`.
+template <class T>
+std::string_view kind_of(const SiteRef<T>& site) {
+  constexpr std::string_view kinds[] = {"linear", "conv2d", "embedding", "mlp", "attention"};
+  return kinds[site.layer.index()];
+}
+
+namespace detail {
+
+template <class T>
+std::vector<std::string> paths_of(const std::vector<SiteRef<T>>& list) {
+  std::vector<std::string> out;
+  for (const auto& site : list) out.push_back(site.path);
+  return out;
+}
+
+template <class T>
+struct Placement {
+  SiteRef<T> site;
+  NewPatch<T> patch;
+};
+
+/// Puts patches in their slots: all, or none when a name is taken.
+template <class T>
+AttachReport place(std::vector<Placement<T>> placements, const AttachOptions& options) {
+  AttachReport report;
+  for (auto& [site, made] : placements) {
+    for_each_patch(site, [&](const auto& entry) {
+      check<NameError>(entry.adapter != options.name, "attach", "an adapter named '", options.name, "' is attached to ", site.path,
+                       " already; detach it first or give another name");
+    });
+    made.patch().params([&](std::string_view, Param<T>& param) { report.parameters += param->size(); });
+    report.sites.push_back(site.path);
+  }
+  for (auto& [site, made] : placements) {
+    const T scale = static_cast<T>(options.scale);
+    if (made.output) site.patches->entries.push_back({options.name, std::move(made.output), scale});
+    if (made.key_value) site.key_values->entries.push_back({options.name, std::move(made.key_value), scale});
+  }
+  return report;
+}
+
+}  // namespace detail
+
+/// Attaches a method to every site that `config.targets` names (see target_matches), or where there are none to every
+/// site that the method fits by itself. `make_patch(config, site, generator)` belongs to the method.
+/// Throws NameError for a target that matches nothing, or only layers that the method does not fit.
+template <class M, class Config>
+AttachReport attach(M& model, const Config& config, Generator& generator, const AttachOptions& options = {}) {
+  using T = scalar_of<M>;
+  const auto all = sites(model);
+  std::vector<detail::Placement<T>> placements;
+  std::set<std::string> fruitless(config.targets.begin(), config.targets.end()), misfits;
+  for (const auto& site : all) {
+    if (config.targets.empty() ? !fits_by_default(config, site) : !any_target_matches(config.targets, site.path)) continue;
+    NewPatch<T> made = make_patch(config, site, generator);
+    if (!made) {
+      misfits.insert(join_text(site.path, " (", kind_of(site), ")"));
+      continue;
+    }
+    std::erase_if(fruitless, [&](const auto& target) { return target_matches(target, site.path); });
+    placements.push_back({site, std::move(made)});
+  }
+  if (!fruitless.empty() && !misfits.empty())
+    fail<NameError>("attach", "'", *fruitless.begin(), "' names only layers that this method does not fit, such as ", *misfits.begin());
+  check<NameError>(fruitless.empty(), "attach", "'", fruitless.empty() ? std::string() : *fruitless.begin(),
+                   "' matches no layer of the model; nearest: ",
+                   fruitless.empty() ? std::string() : nearest_names(*fruitless.begin(), detail::paths_of(all)));
+  check<NameError>(!placements.empty(), "attach", "the model has no layer that this method fits");
+  return detail::place(std::move(placements), options);
+}
+
+namespace detail {
+/// Calls `f(site, entry)` for every patch whose adapter fits the pattern; throws NameError when there is none.
+template <class M, class F>
+void for_each_named(M& model, std::string_view op, std::string_view pattern, F&& f) {
+  std::set<std::string> known;
+  bool found = false;
+  for (const auto& site : sites(model))
+    for_each_patch(site, [&](auto& entry) {
+      known.insert(entry.adapter);
+      if (!glob_matches(pattern, entry.adapter)) return;
+      found = true;
+      f(site, entry);
+    });
+  std::string names;
+  for (const auto& name : known) names += (names.empty() ? "" : ", ") + name;
+  check<NameError>(found, op, "no adapter '", pattern, "' is attached; attached: ", names.empty() ? std::string("none") : names);
+}
+}  // namespace detail
+
+/// Names of the attached adapters.
+template <class M>
+std::set<std::string> adapter_names(M& model) {
+  std::set<std::string> out;
+  for (const auto& site : sites(model))
+    for_each_patch(site, [&](const auto& entry) { out.insert(entry.adapter); });
+  return out;
+}
+
+/// Switches adapters on or off by name pattern (`*`). Throws NameError when none fits.
+template <class M>
+void enable(M& model, std::string_view pattern, bool on = true) {
+  detail::for_each_named(model, "enable", pattern, [&](const auto&, auto& entry) { entry.enabled = on; });
+}
+template <class M>
+void disable(M& model, std::string_view pattern) {
+  enable(model, pattern, false);
+}
+/// Leaves exactly the named adapters on: swapping one for another is `activate(model, {"other"})`; `{}` is the base.
+template <class M>
+void activate(M& model, const std::vector<std::string>& names) {
+  for (const auto& name : names) detail::for_each_named(model, "activate", name, [](const auto&, auto&) {});
+  for (const auto& site : sites(model))
+    for_each_patch(site, [&](auto& entry) {
+      entry.enabled = std::any_of(names.begin(), names.end(), [&](const auto& name) { return glob_matches(name, entry.adapter); });
+    });
+}
+/// Sets the scale of adapters by name pattern. Throws NameError when none fits, Error when one is merged.
+template <class M>
+void set_scale(M& model, std::string_view pattern, double scale) {
+  using T = scalar_of<M>;
+  detail::for_each_named(model, "set_scale", pattern, [](const auto& site, auto& entry) {
+    check(!entry.merged, "set_scale", "adapter '", entry.adapter, "' is merged at ", site.path, "; unmerge it first");
+  });
+  detail::for_each_named(model, "set_scale", pattern, [&](const auto&, auto& entry) { entry.scale = static_cast<T>(scale); });
+}
+
+}  // namespace tenon::inline TENON_ABI

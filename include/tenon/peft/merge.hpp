@@ -1,0 +1,114 @@
+#pragma once
+// Merging adapters into the weights, and taking them out again bit for bit; detaching.
+#include <tenon/peft/attach.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+namespace detail {
+
+/// What one site's weight has to hold now: the elements of before with every merged entry folded in, in order.
+template <class T>
+typename Weight<T>::Stored fold(const SiteRef<T>& site) {
+  using Stored = typename Weight<T>::Stored;
+  const Stored original = site.patches->original ? *site.patches->original : site.weight->stored();
+  const RawTensor* raw = std::get_if<RawTensor>(&original);
+  std::optional<Tensor<T>> folded;
+  for (const auto& entry : *site.patches) {
+    if (!entry.merged) continue;
+    if (!folded) folded = raw ? cast<T>(*raw) : Tensor<T>(*std::get<typename Weight<T>::Value>(original));
+    folded = entry.patch->merged(*folded, entry.scale);
+    check(folded.has_value(), "merge", "adapter '", entry.adapter, "' (", entry.patch->kind(), ") cannot be merged at ", site.path);
+  }
+  return folded ? Stored(std::make_shared<const Tensor<T>>(std::move(*folded))) : original;
+}
+
+/// Gives each entry the state that `merged(entry)` says and the weights what follows from it: all of it or, when a fold throws, none.
+template <class M, class F>
+void set_merged(M& model, F&& merged) {
+  using T = scalar_of<M>;
+  struct Change {
+    SiteRef<T> site;
+    std::vector<bool> before;
+    typename Weight<T>::Stored stored;
+  };
+  std::vector<Change> changes;
+  const auto revert = [&] {
+    for (auto& change : changes)
+      for (std::size_t i = 0; i < change.before.size(); ++i) change.site.patches->entries[i].merged = change.before[i];
+  };
+  try {
+    for (const auto& site : sites(model)) {
+      if (site.weight == nullptr) continue;
+      Change change{site, {}, {}};
+      bool moved = false;
+      for (auto& entry : *site.patches) {
+        change.before.push_back(entry.merged);
+        entry.merged = merged(entry);
+        moved = moved || entry.merged != change.before.back();
+      }
+      if (!moved) continue;
+      changes.push_back(std::move(change));
+      changes.back().stored = fold(site);
+    }
+  } catch (...) {
+    revert();
+    throw;
+  }
+  for (auto& change : changes) {
+    auto& slot = *change.site.patches;
+    const bool any = std::any_of(slot.begin(), slot.end(), [](const auto& entry) { return entry.merged; });
+    if (any && !slot.original) slot.original = change.site.weight->stored();
+    if (!any) slot.original.reset();
+    change.site.weight->set(std::move(change.stored));
+  }
+}
+
+}  // namespace detail
+
+/// Folds adapters into the weights by name pattern: the same outputs at no cost. A new weight is written and the old
+/// elements are kept by handle. Throws NameError when none fits, Error when a method cannot be merged; then nothing has changed.
+template <class M>
+void merge(M& model, std::string_view pattern = "*") {
+  detail::for_each_named(model, "merge", pattern, [](const auto& site, auto& entry) {
+    bool possible = false;
+    if constexpr (requires { entry.patch->can_merge(); }) possible = entry.patch->can_merge();
+    check(possible, "merge", "adapter '", entry.adapter, "' (", entry.patch->kind(), ") cannot be merged at ", site.path);
+  });
+  detail::set_merged(model, [&](const auto& entry) { return entry.merged || (entry.enabled && glob_matches(pattern, entry.adapter)); });
+}
+
+/// Takes merged adapters out of the weights by name pattern; the elements of before come back bit for bit.
+template <class M>
+void unmerge(M& model, std::string_view pattern = "*") {
+  detail::for_each_named(model, "unmerge", pattern, [](const auto&, auto&) {});
+  detail::set_merged(model, [&](const auto& entry) { return entry.merged && !glob_matches(pattern, entry.adapter); });
+}
+
+/// Removes adapters by name pattern; merged ones are unmerged first. Throws NameError when none fits.
+template <class M>
+void detach(M& model, std::string_view pattern = "*") {
+  unmerge(model, pattern);
+  const auto named = [&](const auto& entry) { return glob_matches(pattern, entry.adapter); };
+  for (const auto& site : sites(model)) {
+    std::erase_if(site.patches->entries, named);
+    if (site.key_values != nullptr) std::erase_if(site.key_values->entries, named);
+  }
+}
+
+/// Merges adapters for good by name pattern: their patches are gone and the model is an ordinary one.
+/// Throws as `merge`, and Error when another adapter is merged and would stay.
+template <class M>
+void merge_and_unload(M& model, std::string_view pattern = "*") {
+  for (const auto& site : sites(model))
+    for_each_patch(site, [&](const auto& entry) {
+      check(!entry.merged || glob_matches(pattern, entry.adapter), "merge_and_unload", "adapter '", entry.adapter,
+            "' is merged too; unmerge it, or unload it with the same pattern");
+    });
+  merge(model, pattern);
+  for (const auto& site : sites(model)) {
+    site.patches->original.reset();
+    std::erase_if(site.patches->entries, [&](const auto& entry) { return glob_matches(pattern, entry.adapter); });
+  }
+}
+
+}  // namespace tenon::inline TENON_ABI
