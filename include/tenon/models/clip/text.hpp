@@ -1,0 +1,90 @@
+#pragma once
+// CLIP's text tower (transformers: CLIPTextTransformer).
+#include <tenon/models/clip/config.hpp>
+#include <tenon/models/clip/transformer.hpp>
+#include <tenon/nn/embedding.hpp>
+#include <tenon/ops/gather.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+template <class T>
+struct ClipTextEmbeddings {
+  Embedding<T> token_embedding;     ///< [vocabulary, D]
+  Embedding<T> position_embedding;  ///< [context, D]
+
+  /// ids [N, L] -> [N, L, D]. Throws ShapeError when L is longer than the context.
+  Var<T> operator()(const Tensor<std::int32_t>& ids) const {
+    const Index context = position_embedding.weight->shape()[0];
+    check<ShapeError>(ids.rank() == 2 && ids.extent(1) <= context, "clip", "expected ids [N, L] of at most ", context, " tokens, got ",
+                      ids.shape());
+    auto positions = Tensor<std::int32_t>::uninitialized({ids.extent(1)});
+    for (Index i = 0; i < positions.size(); ++i) positions.data()[i] = static_cast<std::int32_t>(i);
+    return token_embedding(ids) + position_embedding(positions);
+  }
+
+  template <class Self, class F>
+  static void fields(Self& s, F&& f) {
+    f("token_embedding", s.token_embedding);
+    f("position_embedding", s.position_embedding);
+  }
+};
+
+/// What the text tower makes of N texts.
+template <class T>
+struct ClipTextOutput {
+  Var<T> last_hidden_state;  ///< [N, L, D], after the final norm
+  Var<T> pooled;             ///< [N, D], the state at each text's end token
+};
+
+template <class T>
+struct ClipText {
+  ClipTextConfig config;
+  ClipTextEmbeddings<T> embeddings;
+  Encoder<T> encoder;
+  LayerNorm<T> final_layer_norm;
+
+  ClipText() = default;
+  explicit ClipText(const ClipTextConfig& c)
+      : config(c),
+        embeddings{{c.vocab_size, c.hidden_size}, {c.max_position_embeddings, c.hidden_size}},
+        final_layer_norm(c.hidden_size, c.layer_norm_eps) {
+    for (Index i = 0; i < c.num_hidden_layers; ++i)
+      encoder.layers.emplace_back(c.hidden_size, c.intermediate_size, c.num_attention_heads, c.hidden_act, c.layer_norm_eps, true);
+  }
+  void initialize(Generator& generator) {
+    embeddings.token_embedding.initialize(generator, 0.02);
+    embeddings.position_embedding.initialize(generator, 0.01);
+    encoder.initialize(generator);
+    final_layer_norm.initialize();
+  }
+
+  /// ids [N, L]; a text ends at the first `eos_token_id` (at its last token when there is none).
+  ClipTextOutput<T> operator()(const Tensor<std::int32_t>& ids) const {
+    const Var<T> last = final_layer_norm(encoder(embeddings(ids)));
+    return {last, take_rows(last, end_positions(ids))};
+  }
+  /// ids [N, L] -> [N, D]: the pooled state alone, of which only one row a text passes the final norm.
+  Var<T> pooled(const Tensor<std::int32_t>& ids) const {
+    return final_layer_norm(take_rows(encoder(embeddings(ids)), end_positions(ids)));
+  }
+
+  Tensor<std::int32_t> end_positions(const Tensor<std::int32_t>& ids) const {
+    const Index length = ids.extent(1);
+    auto out = Tensor<std::int32_t>::uninitialized({ids.extent(0)});
+    for (Index n = 0; n < out.size(); ++n) {
+      Index end = 0;
+      while (end + 1 < length && ids.data()[n * length + end] != config.eos_token_id) ++end;
+      out.data()[n] = static_cast<std::int32_t>(end);
+    }
+    return out;
+  }
+
+  template <class Self, class F>
+  static void fields(Self& s, F&& f) {
+    f("embeddings", s.embeddings);
+    f("encoder", s.encoder);
+    f("final_layer_norm", s.final_layer_norm);
+  }
+};
+
+}  // namespace tenon::inline TENON_ABI

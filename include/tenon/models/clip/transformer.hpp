@@ -1,0 +1,75 @@
+#pragma once
+// The pre-norm transformer that both towers of CLIP are made of.
+#include <cmath>
+
+#include <tenon/nn/attention.hpp>
+#include <tenon/nn/mlp.hpp>
+#include <tenon/nn/norm.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+/// x + attention(norm(x)), then x + mlp(norm(x)).
+template <class T>
+struct EncoderLayer {
+  LayerNorm<T> layer_norm1, layer_norm2;
+  Attention<T> self_attn;
+  Mlp<T> mlp;
+
+  EncoderLayer() = default;
+  EncoderLayer(Index width, Index hidden, Index heads, Activation act, double eps, bool causal)
+      : layer_norm1(width, eps), layer_norm2(width, eps), self_attn(width, heads, causal), mlp(width, hidden, act) {}
+
+  /// x [N, L, D] -> [N, L, D].
+  Var<T> operator()(const Var<T>& x) const {
+    const auto h = x + self_attn(layer_norm1(x));
+    return h + mlp(layer_norm2(h));
+  }
+
+  template <class Self, class F>
+  static void fields(Self& s, F&& f) {
+    f("layer_norm1", s.layer_norm1);
+    f("self_attn", s.self_attn);
+    f("layer_norm2", s.layer_norm2);
+    f("mlp", s.mlp);
+  }
+};
+
+template <class T>
+struct Encoder {
+  std::vector<EncoderLayer<T>> layers;
+
+  /// OpenAI's scheme (openai/CLIP model.py, initialize_parameters): projections into the residual stream shrink with depth.
+  void initialize(Generator& generator) {
+    const double depth = std::pow(2.0 * static_cast<double>(layers.size()), -0.5);
+    for (auto& layer : layers) {
+      const double width = static_cast<double>(layer.self_attn.q_proj.in());
+      layer.layer_norm1.initialize();
+      layer.layer_norm2.initialize();
+      for (Linear<T>* projection : {&layer.self_attn.q_proj, &layer.self_attn.k_proj, &layer.self_attn.v_proj, &layer.self_attn.out_proj}) {
+        init::normal(projection->weight, std::pow(width, -0.5) * (projection == &layer.self_attn.out_proj ? depth : 1.0), generator);
+        init::constant(projection->bias, T(0));
+      }
+      init::normal(layer.mlp.fc1.weight, std::pow(2.0 * width, -0.5), generator);
+      init::constant(layer.mlp.fc1.bias, T(0));
+      init::normal(layer.mlp.fc2.weight, std::pow(width, -0.5) * depth, generator);
+      init::constant(layer.mlp.fc2.bias, T(0));
+    }
+  }
+
+  /// x [N, L, D] -> [N, L, D]; `states` receives x and the output of each layer when given.
+  Var<T> operator()(Var<T> x, std::vector<Var<T>>* states = nullptr) const {
+    if (states != nullptr) states->push_back(x);
+    for (const auto& layer : layers) {
+      x = layer(x);
+      if (states != nullptr) states->push_back(x);
+    }
+    return x;
+  }
+
+  template <class Self, class F>
+  static void fields(Self& s, F&& f) {
+    f("layers", s.layers);
+  }
+};
+
+}  // namespace tenon::inline TENON_ABI

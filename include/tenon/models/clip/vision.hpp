@@ -1,0 +1,91 @@
+#pragma once
+// CLIP's vision transformer (transformers: CLIPVisionTransformer).
+#include <tenon/models/clip/config.hpp>
+#include <tenon/models/clip/transformer.hpp>
+#include <tenon/nn/conv2d.hpp>
+#include <tenon/nn/embedding.hpp>
+#include <tenon/ops/shape.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+template <class T>
+struct ClipVisionEmbeddings {
+  Param<T> class_embedding;         ///< [D]
+  Conv2d<T> patch_embedding;        ///< 3 -> D, one step a patch, no bias
+  Embedding<T> position_embedding;  ///< [1 + patches, D]
+
+  /// pictures [N, H, W, 3] -> [N, 1 + patches, D].
+  Var<T> operator()(const Var<T>& pictures) const {
+    const Index n = pictures.extent(0), width = class_embedding->shape()[0];
+    const Var<T> patches = reshape(patch_embedding(pictures), {n, -1, width});
+    const Index length = 1 + patches.extent(1);
+    check<ShapeError>(length == position_embedding.weight->shape()[0], "clip", "expected pictures of ",
+                      position_embedding.weight->shape()[0] - 1, " patches, got shape ", pictures.shape());
+    auto positions = Tensor<std::int32_t>::uninitialized({length});
+    for (Index i = 0; i < length; ++i) positions.data()[i] = static_cast<std::int32_t>(i);
+    const Var<T> token = broadcast_to(class_embedding->var(), {n, 1, width});
+    return concat({token, patches}, 1) + position_embedding(positions);
+  }
+
+  template <class Self, class F>
+  static void fields(Self& s, F&& f) {
+    f("class_embedding", s.class_embedding);
+    f("patch_embedding", s.patch_embedding);
+    f("position_embedding", s.position_embedding);
+  }
+};
+
+/// What the vision tower makes of N pictures.
+template <class T>
+struct ClipVisionOutput {
+  Var<T> last_hidden_state;  ///< [N, 1 + patches, D], before the last norm
+  Var<T> pooled;             ///< [N, D], the class token after the last norm
+};
+
+template <class T>
+struct ClipVision {
+  ClipVisionConfig config;
+  ClipVisionEmbeddings<T> embeddings;
+  LayerNorm<T> pre_layernorm;
+  Encoder<T> encoder;
+  LayerNorm<T> post_layernorm;
+
+  ClipVision() = default;
+  explicit ClipVision(const ClipVisionConfig& c)
+      : config(c), pre_layernorm(c.hidden_size, c.layer_norm_eps), post_layernorm(c.hidden_size, c.layer_norm_eps) {
+    check(c.patch_size > 0 && c.image_size >= c.patch_size, "clip", "expected pictures of at least one patch, got ", c.image_size,
+          " pixels in patches of ", c.patch_size);
+    embeddings.class_embedding = Param<T>(Shape{c.hidden_size});
+    embeddings.patch_embedding = Conv2d<T>(c.num_channels, c.hidden_size, c.patch_size, {.stride = c.patch_size, .bias = false});
+    embeddings.position_embedding = Embedding<T>(c.grid() * c.grid() + 1, c.hidden_size);
+    for (Index i = 0; i < c.num_hidden_layers; ++i)
+      encoder.layers.emplace_back(c.hidden_size, c.intermediate_size, c.num_attention_heads, c.hidden_act, c.layer_norm_eps, false);
+  }
+  void initialize(Generator& generator) {
+    const double deviation = std::pow(static_cast<double>(config.hidden_size), -0.5);
+    init::normal(embeddings.class_embedding, deviation, generator);
+    embeddings.patch_embedding.initialize(generator);
+    embeddings.position_embedding.initialize(generator, deviation);
+    pre_layernorm.initialize();
+    encoder.initialize(generator);
+    post_layernorm.initialize();
+  }
+
+  /// pictures [N, H, W, 3], normalised (see preprocess).
+  ClipVisionOutput<T> operator()(const Var<T>& pictures) const { return encode(embeddings(pictures)); }
+  /// Embedded tokens [N, L, D], the class token first: all of them, or those that patch dropout left (2212.00794).
+  ClipVisionOutput<T> encode(const Var<T>& tokens) const {
+    const Var<T> last = encoder(pre_layernorm(tokens));
+    return {last, post_layernorm(select(last, 1, 0))};
+  }
+
+  template <class Self, class F>
+  static void fields(Self& s, F&& f) {
+    f("embeddings", s.embeddings);
+    f("pre_layrnorm", s.pre_layernorm);  // spelt so in every checkpoint
+    f("encoder", s.encoder);
+    f("post_layernorm", s.post_layernorm);
+  }
+};
+
+}  // namespace tenon::inline TENON_ABI
