@@ -1,0 +1,64 @@
+#pragma once
+// Batches of pictures and captions, and CLIP's loss over them.
+#include "augment.hpp"
+#include "emoji.hpp"
+
+namespace tenon::examples {
+
+/// Rows of the set, each with a caption made from a template.
+struct Pairs {
+  std::vector<Index> ids;
+  std::vector<std::size_t> templates;
+  std::vector<std::string> captions;
+};
+
+/// Draws batches: every row once in random order before any comes again, each with a random template.
+class PairSampler {
+ public:
+  PairSampler(const EmojiSet& set, std::vector<Index> ids) : set_(set), ids_(std::move(ids)) {}
+
+  Pairs draw(Index batch, Generator& generator) {
+    Pairs out;
+    while (static_cast<Index>(out.ids.size()) < batch) {
+      if (order_.empty()) order_ = permutation(static_cast<Index>(ids_.size()), generator);
+      out.ids.push_back(ids_[static_cast<std::size_t>(order_.back())]);
+      order_.pop_back();
+      out.templates.push_back(static_cast<std::size_t>(generator.integer(0, static_cast<std::int64_t>(set_.captions.size()))));
+      out.captions.push_back(set_.caption(out.ids.back(), out.templates.back()));
+    }
+    return out;
+  }
+  /// Rows still to come in this round; with the generator's state all that a resumed run needs.
+  std::vector<Index>& order() { return order_; }
+
+ private:
+  const EmojiSet& set_;
+  std::vector<Index> ids_, order_;
+};
+
+/// Where a caption is true of another picture of the batch too: [N, N], false on the diagonal.
+inline Tensor<bool> also_true(const EmojiSet& set, const Pairs& pairs) {
+  const auto n = pairs.ids.size();
+  Tensor<bool> out({static_cast<Index>(n), static_cast<Index>(n)});
+  for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t j = 0; j < n; ++j) {
+      const Emoji &picture = set.rows[static_cast<std::size_t>(pairs.ids[i])], &other = set.rows[static_cast<std::size_t>(pairs.ids[j])];
+      const int level = set.level(pairs.templates[j]);
+      const bool fits = level == 2 ? pairs.ids[i] == pairs.ids[j]
+                        : level == 1 ? picture.subgroup_label == other.subgroup_label : picture.group_label == other.group_label;
+      out(i, j) = i != j && fits;
+    }
+  return out;
+}
+
+/// CLIP's symmetric loss, in which a caption that is also true of another picture of the batch is left out of that picture's
+/// softmax instead of counting as wrong: a batch of captions such as "animals" would punish the right answer otherwise.
+inline Var<float> pair_loss(const Clip<float>& clip, const EmojiSet& set, const Pairs& pairs, const Var<float>& image_features,
+                            const Var<float>& text_features) {
+  const Var<float> images = l2_normalize(image_features), texts = l2_normalize(text_features);
+  const Var<float> logits = matmul(images, texts, {.transpose_b = true}) * exp(clip.logit_scale->var());
+  const Var<float> left_out(Tensor<float>::scalar(-1e4f));
+  return contrastive_loss(ClipOutput<float>{images, texts, where(also_true(set, pairs), left_out, logits)});
+}
+
+}  // namespace tenon::examples

@@ -1,0 +1,226 @@
+// pretrain clip: trains the small CLIP that ships, from the emoji in examples/data, and writes it as a Hugging Face folder.
+//
+// The recipe is CLIP's (2103.00020) with patch dropout (FLIP, 2212.00794), an average of the weights, and a loss that leaves
+// out captions that are true of several pictures of a batch (common/pairs.hpp).
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+
+#include <CLI/CLI.hpp>
+
+#include <tenon/clip.hpp>
+#include <tenon/io/state.hpp>
+
+#include "common/evaluate.hpp"
+#include "common/pairs.hpp"
+#include "common/plot.hpp"
+#include "common/program.hpp"
+#include "common/progress.hpp"
+
+namespace {
+
+using namespace tenon;
+using namespace tenon::examples;
+
+struct Options {
+  std::string data = default_data(), out, state;
+  Index steps = 7000, batch = 128, vocabulary = 1500, context = 24, width = 128, layers = 4, text_layers = 2;
+  double learning_rate = 1.5e-3, keep = 0.5, whole = 0.1, ema = 0.998;
+  int threads = 0;
+  std::uint64_t seed = 0;
+  bool resume = false;
+};
+
+/// Embedded tokens of which each picture keeps the class token and a random share of its patches.
+Var<float> drop_patches(const Var<float>& tokens, double keep, Generator& generator) {
+  const Index n = tokens.extent(0), patches = tokens.extent(1) - 1, kept = std::max<Index>(1, static_cast<Index>(keep * static_cast<double>(patches)));
+  auto rows = Tensor<std::int32_t>::uninitialized({n * (kept + 1)});
+  std::int32_t* row = rows.data();
+  for (Index i = 0; i < n; ++i) {
+    const auto order = permutation(patches, generator);
+    *row++ = static_cast<std::int32_t>(i * (patches + 1));
+    for (Index k = 0; k < kept; ++k) *row++ = static_cast<std::int32_t>(i * (patches + 1) + 1 + order[static_cast<std::size_t>(k)]);
+  }
+  return reshape(index_select(reshape(tokens, {-1, tokens.extent(-1)}), 0, rows), {n, kept + 1, tokens.extent(-1)});
+}
+
+class Training {
+ public:
+  Training(const Options& options, const EmojiSet& set, const Tokenizer& tokenizer)
+      : options_(options), set_(set), tokenizer_(tokenizer), generator_(options.seed), clip_(config(options, tokenizer), generator_),
+        optimizer_(trainable(clip_), {.learning_rate = options.learning_rate, .beta2 = 0.98, .eps = 1e-6, .weight_decay = 0.1,
+                                      .decay_vectors = false, .clip_norm = 1.0}),
+        ema_(params(clip_), options.ema), sampler_(set, set.split(false)) {
+    optimizer_.guard.report = [](const std::string& text) { std::cerr << text << '\n'; };
+  }
+
+  static ClipConfig config(const Options& o, const Tokenizer& tokenizer) {
+    ClipConfig c;
+    c.projection_dim = o.width;
+    c.logit_scale_init_value = 2.659260037;
+    c.text_config = {.vocab_size = tokenizer.size(), .hidden_size = o.width, .intermediate_size = 4 * o.width, .num_hidden_layers = o.text_layers,
+                     .num_attention_heads = o.width / 32, .max_position_embeddings = o.context, .hidden_act = Activation::gelu,
+                     .eos_token_id = tokenizer.end_id()};
+    c.vision_config = {.image_size = EmojiSet::side, .patch_size = 8, .hidden_size = o.width, .intermediate_size = 4 * o.width,
+                       .num_hidden_layers = o.layers, .num_attention_heads = o.width / 32, .hidden_act = Activation::gelu};
+    return c;
+  }
+
+  /// One step; returns its loss.
+  double step() {
+    const Pairs pairs = sampler_.draw(options_.batch, generator_);
+    Tensor<float> pictures = augment(pick(set_.colour, pairs.ids), {}, generator_);
+    normalise(pictures);
+    const double whole_from = (1 - options_.whole) * static_cast<double>(options_.steps);
+    Var<float> tokens = clip_.vision_model.embeddings(Var<float>(std::move(pictures)));
+    if (options_.keep < 1 && static_cast<double>(step_) < whole_from) tokens = drop_patches(tokens, options_.keep, generator_);
+    const Var<float> images = clip_.visual_projection(clip_.vision_model.encode(tokens).pooled);
+    const Var<float> texts = clip_.text_features(tokenize(clip_, tokenizer_, pairs.captions));
+    const Var<float> loss = pair_loss(clip_, set_, pairs, images, texts);
+    const double value = static_cast<double>(loss.item());
+    backward(loss);
+    const Schedule schedule{Schedule::Kind::cosine, std::min<Index>(100, options_.steps / 10), options_.steps, 0.0};
+    if (!optimizer_.step(schedule(step_)).skipped) {
+      clip_.clamp_logit_scale();
+      ema_.update();
+    }
+    ++step_;
+    return value;
+  }
+
+  Index steps_done() const { return step_; }
+  Clip<float>& clip() { return clip_; }
+  /// Runs `f` with the averaged weights in place.
+  template <class F>
+  void averaged(F&& f) {
+    ema_.swap();
+    f();
+    ema_.swap();
+  }
+
+  State state(const std::vector<double>& losses) {
+    State out;
+    for (const auto& ref : params(clip_)) out.tensors["model." + ref.path] = raw_copy(ref.weight->value());
+    for (const auto& [name, moment] : optimizer_.state()) out.tensors["optimizer." + name] = raw_copy(moment);
+    for (std::size_t i = 0; i < ema_.averages().size(); ++i) out.tensors["ema." + ema_.params()[i].path] = raw_copy(ema_.averages()[i]);
+    out.tensors["order"] = raw_copy(Tensor<Index>(Shape{static_cast<Index>(sampler_.order().size())}, sampler_.order()));
+    out.tensors["losses"] = raw_copy(Tensor<double>(Shape{static_cast<Index>(losses.size())}, losses));
+    out.set("generator", generator_);
+    out.set("step", step_);
+    out.set("optimizer.steps", optimizer_.steps());
+    out.set("ema.updates", ema_.updates());
+    out.values["run"] = run_name();
+    return out;
+  }
+  std::vector<double> restore(const State& state) {
+    check<FileError>(state.values.contains("run") && state.values.at("run") == run_name(), "pretrain",
+                     options_.state, ": this run was started with other options; give the same ones, or leave out --resume");
+    const auto tensor = [&](const std::string& name) {
+      const auto at = state.tensors.find(name);
+      check<FileError>(at != state.tensors.end(), "pretrain", options_.state, ": the saved state lacks ", name);
+      return at->second;
+    };
+    for (const auto& ref : params(clip_)) ref.weight->update([&](Tensor<float>& value) { value = cast<float>(tensor("model." + ref.path)); });
+    std::map<std::string, Tensor<float>> moments;
+    for (const auto& [name, moment] : optimizer_.state()) moments.emplace(name, cast<float>(tensor("optimizer." + name)));
+    optimizer_.restore(moments, state.get<Index>("optimizer.steps"));
+    std::vector<Tensor<float>> averages;
+    for (const auto& ref : ema_.params()) averages.push_back(cast<float>(tensor("ema." + ref.path)));
+    ema_.restore(std::move(averages), state.get<Index>("ema.updates"));
+    const Tensor<Index> order = cast<Index>(tensor("order"));
+    sampler_.order().assign(order.begin(), order.end());
+    state.get("generator", generator_);
+    step_ = state.get<Index>("step");
+    const Tensor<double> losses = cast<double>(tensor("losses"));
+    return {losses.begin(), losses.end()};
+  }
+
+ private:
+  std::string run_name() const {
+    return join_text("steps ", options_.steps, " batch ", options_.batch, " seed ", options_.seed, " width ", options_.width, " layers ",
+                     options_.layers, "+", options_.text_layers, " vocabulary ", options_.vocabulary, " lr ", options_.learning_rate, " keep ",
+                     options_.keep);
+  }
+
+  Options options_;
+  const EmojiSet& set_;
+  const Tokenizer& tokenizer_;
+  Generator generator_;
+  Clip<float> clip_;
+  AdamW<float> optimizer_;
+  Ema<float> ema_;
+  PairSampler sampler_;
+  Index step_ = 0;
+};
+
+/// The tokenizer that ships: merges learnt from the captions of the training characters.
+Tokenizer train_tokenizer(const EmojiSet& set, const Options& options) {
+  std::vector<std::string> texts;
+  for (Index id : set.split(false))
+    for (std::size_t t = 0; t < set.captions.size(); ++t) texts.push_back(set.caption(id, t));
+  return Tokenizer(train_bpe(texts, {.vocab_size = options.vocabulary}));
+}
+
+void run(const Options& options) {
+  const ThreadScope threads(options.threads);
+  print_first_line("pretrain clip", "float32");
+  const EmojiSet set(options.data);
+  const Tokenizer tokenizer = train_tokenizer(set, options);
+  Training training(options, set, tokenizer);
+  std::vector<double> losses;
+  if (options.resume) {
+    if (const auto state = load_state(options.state)) {
+      losses = training.restore(*state);
+      std::cerr << "resumed at step " << training.steps_done() << " of " << options.steps << '\n';
+    }
+  }
+  std::cerr << set.split(false).size() << " training pictures, " << set.split(true).size() << " held out; " << tokenizer.size() << " tokens; "
+            << count(params(training.clip())) << " parameters\n";
+
+  Progress progress("training", options.steps, training.steps_done());
+  const Index every = std::max<Index>(1, options.steps / 10);
+  while (training.steps_done() < options.steps) {
+    losses.push_back(training.step());
+    const Index done = training.steps_done();
+    progress.update(done, join_text("loss ", fixed(losses.back(), 3)));
+    if (done % every == 0 || done == options.steps) {
+      training.averaged([&] {
+        const Accuracy colour = evaluate(training.clip(), tokenizer, set, set.colour, set.split(true));
+        progress.note(join_text("step ", done, ": held-out colour ", colour.text()));
+      });
+      save_state(options.state, training.state(losses));
+    }
+  }
+  progress.finish();
+  training.averaged([&] { save_clip(training.clip(), options.out, DType::f16); });
+  save_tokenizer(options.out, tokenizer);
+  save_png(options.out + "/loss.png", plot({.title = "pretrain clip", .x = "step", .y = "loss"}, {{"loss, mean of 50 steps", smooth(losses, 50)}}));
+  std::cout << "wrote " << options.out << " (model.safetensors, config.json, vocab.json, merges.txt, loss.png)\n";
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Trains the small models that ship, from examples/data.");
+  app.require_subcommand(1);
+  Options options;
+  auto* clip = app.add_subcommand("clip", "The CLIP of pictures and captions.");
+  clip->add_option("--data", options.data, "Folder of the emoji set")->capture_default_str();
+  clip->add_option("--out", options.out, "Folder for the model (default: DATA/clip)");
+  clip->add_option("--steps", options.steps, "Training steps")->capture_default_str()->check(CLI::PositiveNumber);
+  clip->add_option("--batch", options.batch, "Pictures a step")->capture_default_str()->check(CLI::Range(2, 4096));
+  clip->add_option("--lr", options.learning_rate, "Highest learning rate")->capture_default_str();
+  clip->add_option("--width", options.width, "Width of both towers, a multiple of 32")->capture_default_str();
+  clip->add_option("--layers", options.layers, "Layers of the vision tower")->capture_default_str();
+  clip->add_option("--text-layers", options.text_layers, "Layers of the text tower")->capture_default_str();
+  clip->add_option("--vocabulary", options.vocabulary, "Tokens that the tokenizer learns")->capture_default_str();
+  clip->add_option("--keep", options.keep, "Share of patches that patch dropout keeps")->capture_default_str()->check(CLI::Range(0.05, 1.0));
+  clip->add_option("--seed", options.seed, "Seed")->capture_default_str();
+  clip->add_option("--threads", options.threads, "Threads (0: all available)")->capture_default_str();
+  clip->add_flag("--resume", options.resume, "Go on with an interrupted run");
+  return run_program(app, argc, argv, [&] {
+    if (options.out.empty()) options.out = options.data + "/clip";
+    options.state = options.out + ".state";
+    run(options);
+  });
+}
