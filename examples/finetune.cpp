@@ -28,9 +28,9 @@ using namespace tenon::examples;
 struct Options {
   std::string model, data = default_data(), method = "lora", out, json;
   std::vector<std::string> targets;
-  std::string train = "vision";
   Index rank = 4, bottleneck = 8, length = 8, steps = 300, batch = 128, seeds = 3;
-  double alpha = 8, learning_rate = 0, weight_decay = 0.01;
+  double alpha = 8, learning_rate = 0, weight_decay = 0.01, keep = 0.5;
+  bool baselines = true;
   int threads = 0;
   std::uint64_t seed = 0;
 };
@@ -53,36 +53,42 @@ double learning_rate(const Options& o) {
 /// Attaches the method (or, for `full`, unfreezes the tower) and returns the parameters to train.
 std::vector<ParamRef<float>> prepare(Clip<float>& clip, const Options& o, Generator& generator) {
   std::vector<std::string> targets = o.targets;
-  const bool vision = o.train != "text", text = o.train != "vision";
-  const auto in_towers = [&](std::initializer_list<const char*> names) {
+  const auto in_tower = [&](std::initializer_list<const char*> names) {
     if (!targets.empty()) return;
-    for (const char* name : names) {
-      if (vision) targets.push_back(std::string("vision_model.*.") + name);
-      if (text) targets.push_back(std::string("text_model.*.") + name);
-    }
+    for (const char* name : names) targets.push_back(std::string("vision_model.*.") + name);
   };
   if (o.method == "full") {
-    if (vision)
-      for (const auto& ref : params(clip.vision_model)) ref.weight->set_trainable(true);
-    if (text)
-      for (const auto& ref : params(clip.text_model)) ref.weight->set_trainable(true);
+    unfreeze(clip.vision_model);
   } else if (o.method == "lora") {
-    in_towers({"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"});
+    in_tower({"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"});
     attach(clip, LoraConfig{.rank = o.rank, .alpha = o.alpha, .targets = targets}, generator);
   } else if (o.method == "adapter") {
-    in_towers({"mlp", "self_attn"});
+    in_tower({"mlp", "self_attn"});
     attach(clip, BottleneckConfig{.bottleneck = o.bottleneck, .targets = targets}, generator);
   } else {
-    in_towers({"self_attn"});
+    in_tower({"self_attn"});
     attach(clip, PrefixConfig{.length = o.length, .targets = targets}, generator);
   }
   return trainable(clip);
 }
 
-/// Tunes on drawings of the training characters.
-void tune(Clip<float>& clip, const Tokenizer& tokenizer, const EmojiSet& set, const Options& o, Generator& generator,
-          std::vector<ParamRef<float>> list, Progress& progress, Index before) {
-  AdamW<float> optimizer(std::move(list), {.learning_rate = learning_rate(o), .beta2 = 0.98, .eps = 1e-6, .weight_decay = o.weight_decay,
+/// The labels of some rows, as the targets of a cross-entropy.
+struct Targets {
+  Tensor<std::int32_t> groups, subgroups;
+  Targets(const EmojiSet& set, const std::vector<Index>& ids)
+      : groups(Shape{static_cast<Index>(ids.size())}), subgroups(Shape{static_cast<Index>(ids.size())}) {
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      groups(i) = static_cast<std::int32_t>(set.rows[static_cast<std::size_t>(ids[i])].group_label);
+      subgroups(i) = static_cast<std::int32_t>(set.rows[static_cast<std::size_t>(ids[i])].subgroup_label);
+    }
+  }
+};
+
+/// Trains a tower on drawings of the training characters: `loss(pooled, ids)` of each batch, stepped through a cosine schedule.
+template <class Loss>
+void train(const ClipVision<float>& tower, const EmojiSet& set, const Options& o, std::vector<ParamRef<float>> list, double rate,
+           double weight_decay, Generator& generator, Progress& progress, Index before, Loss&& loss_of) {
+  AdamW<float> optimizer(std::move(list), {.learning_rate = rate, .beta2 = 0.98, .eps = 1e-6, .weight_decay = weight_decay,
                                            .decay_vectors = false, .clip_norm = 1.0});
   optimizer.guard.report = [&](const std::string& text) { progress.note(text); };
   PairSampler sampler(set, set.split(false, true));
@@ -91,13 +97,28 @@ void tune(Clip<float>& clip, const Tokenizer& tokenizer, const EmojiSet& set, co
     const Pairs pairs = sampler.draw(o.batch, generator);
     Tensor<float> pictures = augment(pick(set.line_art, pairs.ids), {.ink = 0, .hue = 0}, generator);
     normalise(pictures);
-    const Var<float> texts = clip.text_features(tokenize(clip, tokenizer, pairs.captions));
-    const Var<float> loss = pair_loss(clip, set, pairs, clip.image_features(Var<float>(std::move(pictures))), texts);
+    const double keep = 10 * step < 9 * o.steps ? o.keep : 1.0;
+    const Var<float> loss = loss_of(training_features(tower, Var<float>(std::move(pictures)), keep, generator), pairs.ids);
     const double value = static_cast<double>(loss.item());
     backward(loss);
     optimizer.step(schedule(step));
     progress.update(before + step + 1, "loss " + fixed(value, 3));
   }
+}
+
+/// Tunes CLIP with its own captions as the classifier: each drawing is drawn to the directions of its group and its subgroup
+/// among all the others (as 2109.01903 tunes its zero-shot head).
+void tune(Clip<float>& clip, const Tokenizer& tokenizer, const EmojiSet& set, const Options& o, Generator& generator,
+          std::vector<ParamRef<float>> list, Progress& progress, Index before) {
+  const Labels labels(clip, tokenizer, set);
+  const Var<float> groups(labels.groups), subgroups(labels.subgroups);
+  train(clip.vision_model, set, o, std::move(list), learning_rate(o), o.weight_decay, generator, progress, before,
+        [&](const Var<float>& pooled, const std::vector<Index>& ids) {
+          const Targets targets(set, ids);
+          const Var<float> images = l2_normalize(clip.visual_projection(pooled)) * exp(clip.logit_scale->var());
+          return cross_entropy(matmul(images, groups, {.transpose_b = true}), targets.groups) +
+                 cross_entropy(matmul(images, subgroups, {.transpose_b = true}), targets.subgroups);
+        });
 }
 
 /// A classifier with the same vision tower, from scratch: labels only, same drawings, same steps.
@@ -110,25 +131,10 @@ Accuracy supervised(const Clip<float>& clip, const EmojiSet& set, const Options&
   std::vector<ParamRef<float>> list = trainable(tower);
   for (auto* head : {&group_head, &subgroup_head})
     for (const auto& ref : trainable(*head)) list.push_back(ref);
-  AdamW<float> optimizer(list, {.learning_rate = 1e-3, .beta2 = 0.98, .eps = 1e-6, .weight_decay = 0.1, .decay_vectors = false, .clip_norm = 1.0});
-  PairSampler sampler(set, set.split(false, true));
-  const Schedule schedule{Schedule::Kind::cosine, o.steps / 10, o.steps, 0.0};
-  for (Index step = 0; step < o.steps; ++step) {
-    const Pairs pairs = sampler.draw(o.batch, generator);
-    Tensor<float> pictures = augment(pick(set.line_art, pairs.ids), {.ink = 0, .hue = 0}, generator);
-    normalise(pictures);
-    Tensor<std::int32_t> groups({o.batch}), subgroups({o.batch});
-    for (std::size_t i = 0; i < pairs.ids.size(); ++i) {
-      groups(i) = static_cast<std::int32_t>(set.rows[static_cast<std::size_t>(pairs.ids[i])].group_label);
-      subgroups(i) = static_cast<std::int32_t>(set.rows[static_cast<std::size_t>(pairs.ids[i])].subgroup_label);
-    }
-    const Var<float> pooled = tower(Var<float>(std::move(pictures))).pooled;
-    const Var<float> loss = cross_entropy(group_head(pooled), groups) + cross_entropy(subgroup_head(pooled), subgroups);
-    const double value = static_cast<double>(loss.item());
-    backward(loss);
-    optimizer.step(schedule(step));
-    progress.update(before + step + 1, "loss " + fixed(value, 3));
-  }
+  train(tower, set, o, list, 1e-3, 0.1, generator, progress, before, [&](const Var<float>& pooled, const std::vector<Index>& ids) {
+    const Targets targets(set, ids);
+    return cross_entropy(group_head(pooled), targets.groups) + cross_entropy(subgroup_head(pooled), targets.subgroups);
+  });
   const NoGrad no_grad;
   const auto ids = set.split(true, true);
   Tensor<float> pictures = pick(set.line_art, ids);
@@ -242,7 +248,7 @@ void run(const Options& o) {
   Index trained = 0, total = 0, bytes = 0;
   double seconds = 0, merged_difference = 0;
   std::string agreement;
-  Progress progress(o.method, 2 * o.seeds * o.steps);
+  Progress progress(o.method, (o.baselines ? 2 : 1) * o.seeds * o.steps);
   for (Index s = 0; s < o.seeds; ++s) {
     Generator generator(o.seed + static_cast<std::uint64_t>(s));
     Clip<float> clip = load_clip<float>(o.model);
@@ -251,12 +257,12 @@ void run(const Options& o) {
     trained = count(list);
     total = count(params(clip));
     const auto start = std::chrono::steady_clock::now();
-    tune(clip, tokenizer, set, o, generator, list, progress, 2 * s * o.steps);
+    tune(clip, tokenizer, set, o, generator, list, progress, (o.baselines ? 2 : 1) * s * o.steps);
     if (s == 0) seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     const Measured after = measure(clip, tokenizer, set);
     colour.push_back(after.colour);
     line_art.push_back(after.line_art);
-    baseline.push_back(supervised(clip, set, o, generator, progress, (2 * s + 1) * o.steps));
+    if (o.baselines) baseline.push_back(supervised(clip, set, o, generator, progress, (2 * s + 1) * o.steps));
     if (s != 0) continue;
 
     Tensor<float> apart, together;
@@ -284,12 +290,16 @@ void run(const Options& o) {
   }
   progress.finish();
 
-  const Spread colour_after(colour), line_art_after(line_art), supervised_after(baseline);
+  const Spread colour_after(colour), line_art_after(line_art);
   Table second(heading);
   second.add(row("colour", colour_after.mean, &colour_after.half_range));
   second.add(row("line art", line_art_after.mean, &line_art_after.half_range));
-  second.add(row("line art, classifier from labels", supervised_after.mean, &supervised_after.half_range));
-  second.add(row("line art, nearest pixels", nearest_neighbour(set)));
+  const Accuracy nearest = nearest_neighbour(set);
+  if (o.baselines) {
+    const Spread classifier(baseline);
+    second.add(row("line art, classifier from labels", classifier.mean, &classifier.half_range));
+  }
+  second.add(row("line art, nearest pixels", nearest));
   second.add(row("chance", chance(set)));
   std::cout << "After " << o.steps << " steps of " << o.method << " on the drawings of " << set.split(false, true).size() << " training characters ("
             << fixed(seconds, 0) << " s; mean of " << o.seeds << " seeds ± half the range):\n\n"
@@ -301,8 +311,7 @@ void run(const Options& o) {
   if (!o.json.empty()) {
     nlohmann::json out = {{"before", as_json(before)},
                           {"after", {{"colour", as_json(colour_after.mean)}, {"line_art", as_json(line_art_after.mean)}}},
-                          {"supervised", as_json(supervised_after.mean)},
-                          {"nearest_pixels", as_json(nearest_neighbour(set))},
+                          {"nearest_pixels", as_json(nearest)},
                           {"adapter_parameters", trained},
                           {"adapter_bytes", bytes},
                           {"model_parameters", total},
@@ -310,6 +319,7 @@ void run(const Options& o) {
                           {"seconds", seconds},
                           {"method", o.method},
                           {"seeds", o.seeds}};
+    if (o.baselines) out["supervised"] = as_json(Spread(baseline).mean);
     save_json(o.json, out);
   }
 }
@@ -322,7 +332,6 @@ int main(int argc, char** argv) {
   app.add_option("--model", o.model, "Folder of a CLIP (default: the one that ships)");
   app.add_option("--data", o.data, "Folder of the emoji set")->capture_default_str();
   app.add_option("--method", o.method, "lora, adapter, prefix or full")->capture_default_str()->check(CLI::IsMember({"lora", "adapter", "prefix", "full"}));
-  app.add_option("--train", o.train, "Which tower: vision, text or both")->capture_default_str()->check(CLI::IsMember({"vision", "text", "both"}));
   app.add_option("--target", o.targets, "Layers to tune: a path, a suffix such as q_proj, or a glob (repeatable)");
   app.add_option("--rank", o.rank, "Rank of the LoRA")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--alpha", o.alpha, "Alpha of the LoRA; the delta is scaled by alpha / rank")->capture_default_str();
@@ -330,6 +339,8 @@ int main(int argc, char** argv) {
   app.add_option("--length", o.length, "Length of the prefix")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--steps", o.steps, "Training steps")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--batch", o.batch, "Pictures a step")->capture_default_str()->check(CLI::Range(2, 4096));
+  app.add_option("--keep", o.keep, "Share of patches that patch dropout keeps")->capture_default_str()->check(CLI::Range(0.05, 1.0));
+  app.add_flag("!--no-baselines", o.baselines, "Leave out the classifier trained from labels");
   app.add_option("--lr", o.learning_rate, "Highest learning rate (default: by method)");
   app.add_option("--seed", o.seed, "First seed")->capture_default_str();
   app.add_option("--seeds", o.seeds, "Runs, with seeds s, s + 1, ...")->capture_default_str()->check(CLI::PositiveNumber);

@@ -31,19 +31,6 @@ struct Options {
   bool resume = false;
 };
 
-/// Embedded tokens of which each picture keeps the class token and a random share of its patches.
-Var<float> drop_patches(const Var<float>& tokens, double keep, Generator& generator) {
-  const Index n = tokens.extent(0), patches = tokens.extent(1) - 1, kept = std::max<Index>(1, static_cast<Index>(keep * static_cast<double>(patches)));
-  auto rows = Tensor<std::int32_t>::uninitialized({n * (kept + 1)});
-  std::int32_t* row = rows.data();
-  for (Index i = 0; i < n; ++i) {
-    const auto order = permutation(patches, generator);
-    *row++ = static_cast<std::int32_t>(i * (patches + 1));
-    for (Index k = 0; k < kept; ++k) *row++ = static_cast<std::int32_t>(i * (patches + 1) + 1 + order[static_cast<std::size_t>(k)]);
-  }
-  return reshape(index_select(reshape(tokens, {-1, tokens.extent(-1)}), 0, rows), {n, kept + 1, tokens.extent(-1)});
-}
-
 class Training {
  public:
   Training(const Options& options, const EmojiSet& set, const Tokenizer& tokenizer)
@@ -72,9 +59,8 @@ class Training {
     Tensor<float> pictures = augment(pick(set_.colour, pairs.ids), {}, generator_);
     normalise(pictures);
     const double whole_from = (1 - options_.whole) * static_cast<double>(options_.steps);
-    Var<float> tokens = clip_.vision_model.embeddings(Var<float>(std::move(pictures)));
-    if (options_.keep < 1 && static_cast<double>(step_) < whole_from) tokens = drop_patches(tokens, options_.keep, generator_);
-    const Var<float> images = clip_.visual_projection(clip_.vision_model.encode(tokens).pooled);
+    const double keep = static_cast<double>(step_) < whole_from ? options_.keep : 1.0;
+    const Var<float> images = clip_.visual_projection(training_features(clip_.vision_model, Var<float>(std::move(pictures)), keep, generator_));
     const Var<float> texts = clip_.text_features(tokenize(clip_, tokenizer_, pairs.captions));
     const Var<float> loss = pair_loss(clip_, set_, pairs, images, texts);
     const double value = static_cast<double>(loss.item());

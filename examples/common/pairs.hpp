@@ -61,4 +61,24 @@ inline Var<float> pair_loss(const Clip<float>& clip, const EmojiSet& set, const 
   return contrastive_loss(ClipOutput<float>{images, texts, where(also_true(set, pairs), left_out, logits)});
 }
 
+/// Embedded tokens [N, 1 + patches, D] of which each picture keeps the class token and a random share of its patches: most of
+/// what a step teaches at a part of its cost (FLIP, 2212.00794).
+inline Var<float> drop_patches(const Var<float>& tokens, double keep, Generator& generator) {
+  const Index n = tokens.extent(0), patches = tokens.extent(1) - 1, kept = std::max<Index>(1, static_cast<Index>(keep * static_cast<double>(patches)));
+  auto rows = Tensor<std::int32_t>::uninitialized({n * (kept + 1)});
+  std::int32_t* row = rows.data();
+  for (Index i = 0; i < n; ++i) {
+    const auto order = permutation(patches, generator);
+    *row++ = static_cast<std::int32_t>(i * (patches + 1));
+    for (Index k = 0; k < kept; ++k) *row++ = static_cast<std::int32_t>(i * (patches + 1) + 1 + order[static_cast<std::size_t>(k)]);
+  }
+  return reshape(index_select(reshape(tokens, {-1, tokens.extent(-1)}), 0, rows), {n, kept + 1, tokens.extent(-1)});
+}
+
+/// Features of normalised pictures [N, 64, 64, 3] in training, with patch dropout when `keep` is below 1.
+inline Var<float> training_features(const ClipVision<float>& tower, const Var<float>& pictures, double keep, Generator& generator) {
+  const Var<float> tokens = tower.embeddings(pictures);
+  return tower.encode(keep < 1 ? drop_patches(tokens, keep, generator) : tokens).pooled;
+}
+
 }  // namespace tenon::examples
