@@ -11,30 +11,35 @@ namespace tenon::inline TENON_ABI {
 
 struct LoadOptions {
   /// The file's name for a model's path; the same by default.
-  std::function<std::string(const std::string&)> rename;
+  std::function<std::string(const std::string&)> rename{};
   /// Names in the file that the model may ignore.
-  std::function<bool(const std::string&)> ignore;
+  std::function<bool(const std::string&)> ignore{};
   /// Names in the file that the model does not have are an error.
   bool strict = true;
-  /// Keep bfloat16 elements as they are (the parameter is then frozen for good); otherwise everything becomes T.
+  /// Keep bfloat16 matrices and kernels as they are (the parameter is then frozen for good); otherwise everything becomes T.
   bool keep_bf16 = false;
 };
 
 /// Fills every parameter of a list from a file and freezes it. Nothing is written unless everything fits.
-/// Throws one FileError that lists every missing, misshapen and (when strict) unexpected name.
+/// Throws one FileError that lists every missing, misshapen, not floating-point and (when strict) unexpected name.
 template <class T>
 void load_params(const std::vector<ParamRef<T>>& list, const SafetensorsFile& file, const LoadOptions& options = {}) {
   std::string problems;
   std::vector<std::string> used;
   const auto names = file.names();
+  const auto floating = [](std::optional<DType> d) { return d == DType::f16 || d == DType::bf16 || d == DType::f32 || d == DType::f64; };
   for (const auto& ref : list) {
     const std::string name = options.rename ? options.rename(ref.path) : ref.path;
     used.push_back(name);
     if (!std::binary_search(names.begin(), names.end(), name)) {
       problems += "\n  missing " + name;
-    } else if (file.info(name).shape != ref.weight->shape()) {
-      problems += "\n  " + name + ": expected shape " + ref.weight->shape().text() + ", found " + file.info(name).shape.text();
+      continue;
     }
+    const TensorInfo& info = file.info(name);
+    if (info.shape != ref.weight->shape())
+      problems += "\n  " + name + ": expected shape " + ref.weight->shape().text() + ", found " + info.shape.text();
+    else if (!floating(info.dtype))
+      problems += "\n  " + name + ": expected floating-point elements, found " + std::string(info.dtype_name);
   }
   std::sort(used.begin(), used.end());
   if (options.strict)
@@ -46,7 +51,7 @@ void load_params(const std::vector<ParamRef<T>>& list, const SafetensorsFile& fi
   for (const auto& ref : list) {
     const std::string name = options.rename ? options.rename(ref.path) : ref.path;
     RawTensor raw = file.raw(name);
-    if (options.keep_bf16 && raw.dtype == DType::bf16)
+    if (options.keep_bf16 && raw.dtype == DType::bf16 && raw.shape.rank() > 1)
       stored.emplace_back(std::move(raw));
     else
       stored.emplace_back(std::make_shared<const Tensor<T>>(cast<T>(raw)));

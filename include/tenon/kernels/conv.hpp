@@ -131,23 +131,23 @@ void conv2d_forward(const ConvShape& s, const T* x, const PackedMatrix<T>& w, T*
   const Index m = s.pixels(), panels = w.panels(), pairs = (panels + 1) / 2;
   const detail::Grid grid = detail::conv_grid(s, m, s.group_out(), w.k(), false);
   const Index cut = grid.rows * grid.columns, parts = s.groups * cut;
-  const Index block_rows = detail::block_rows_of(w.k() / s.kw, w.k() * w.n());
-  const Index table = (windows + terms + 1) * block_rows;
+  const Index strip_rows = detail::block_rows_of(w.k() / s.kw, w.k() * w.n());
+  const Index table = (windows + terms + 1) * strip_rows;
   Buffer<const T*> tables(parts * table);
   Buffer<detail::Stretch<T>> lists(parts * (windows + terms));
-  Buffer<T> strips(narrow ? parts * block_rows * w.k() : 0);
+  Buffer<T> strips(narrow ? parts * strip_rows * w.k() : 0);
   parallel_for(parts, [&](Index part) {
     const Index g = part / cut, r = part % cut / grid.columns, q = part % grid.columns;
     const T** rows = tables.data() + part * table;
-    const T** pixels = rows + (windows + terms) * block_rows;
-    T* strip = strips.data() + (narrow ? part * block_rows * w.k() : 0);
+    const T** pixels = rows + (windows + terms) * strip_rows;
+    T* strip = strips.data() + (narrow ? part * strip_rows * w.k() : 0);
     detail::Stretch<T>* stretches = lists.data() + part * (windows + terms);
     for (Index k = 0; k < windows; ++k)
-      stretches[k] = {rows + k * block_rows, 1, narrow ? w.k() : taps.c, w.group(g) + k * taps.c * panel_columns,
+      stretches[k] = {rows + k * strip_rows, 1, narrow ? w.k() : taps.c, w.group(g) + k * taps.c * panel_columns,
                       w.panel_stride()};
     for (Index k = 0; k < terms; ++k) {
       const LowRankTerm<T>& term = low_rank[static_cast<std::size_t>(k)];
-      stretches[windows + k] = {rows + (windows + k) * block_rows, 1, term.rank, term.b->group(g), term.b->panel_stride()};
+      stretches[windows + k] = {rows + (windows + k) * strip_rows, 1, term.rank, term.b->group(g), term.b->panel_stride()};
     }
     detail::Product<T> p;
     p.stretches = stretches;
@@ -158,9 +158,9 @@ void conv2d_forward(const ConvShape& s, const T* x, const PackedMatrix<T>& w, T*
     p.ldy = s.out;
     const Index row_end = m * (r + 1) / grid.rows;
     for (Index row = m * r / grid.rows; row < row_end; row += p.rows) {
-      p.rows = row_end - row < block_rows ? row_end - row : block_rows;
+      p.rows = row_end - row < strip_rows ? row_end - row : strip_rows;
       for (Index k = 0; k < taps.count(); ++k) {
-        const T** at = narrow ? pixels : rows + k * block_rows;
+        const T** at = narrow ? pixels : rows + k * strip_rows;
         detail::input_rows(s, k / taps.columns, k % taps.columns, x + g * s.group_c(), zeros.data(), row, p.rows, at);
         if (narrow)
           for (Index i = 0; i < p.rows; ++i) std::copy_n(at[i], taps.c, strip + i * w.k() + k * taps.c);
@@ -169,7 +169,7 @@ void conv2d_forward(const ConvShape& s, const T* x, const PackedMatrix<T>& w, T*
         for (Index i = 0; i < p.rows; ++i) rows[i] = strip + i * w.k();
       for (Index k = 0; k < terms; ++k) {
         const LowRankTerm<T>& term = low_rank[static_cast<std::size_t>(k)];
-        for (Index i = 0; i < p.rows; ++i) rows[(windows + k) * block_rows + i] = term.t + (row + i) * term.ldt + g * term.rank;
+        for (Index i = 0; i < p.rows; ++i) rows[(windows + k) * strip_rows + i] = term.t + (row + i) * term.ldt + g * term.rank;
       }
       p.y = y + row * s.out + g * s.group_out();
       p.epilogue = detail::advance_columns<T>(detail::advance<T>(epilogue, row), g * s.group_out());

@@ -120,11 +120,11 @@ void gemm(const T* x, Index ldx, Index m, const PackedMatrix<T>& w, T* y, Index 
   const auto kernels = detail::product_kernels(T());
   const Index panels = w.panels(), groups = (panels + 1) / 2;
   const detail::Grid grid = detail::grid_of(m, w.n(), w.k(), false);
-  const Index block_rows = detail::block_rows_of(w.k(), w.k() * w.n());
+  const Index strip_rows = detail::block_rows_of(w.k(), w.k() * w.n());
   parallel_for(grid.rows * grid.columns, [&](Index part) {
     const Index r = part / grid.columns, q = part % grid.columns;
     const Index row_begin = m * r / grid.rows, row_end = m * (r + 1) / grid.rows;
-    const Index blocks = (row_end - row_begin + block_rows - 1) / block_rows;
+    const Index blocks = (row_end - row_begin + strip_rows - 1) / strip_rows;
     const T* rows[detail::stretches_max][detail::block_rows_max];
     detail::Stretch<T> stretches[detail::stretches_max];
     stretches[0] = {rows[0], 1, w.k(), w.group(), w.panel_stride()};

@@ -154,6 +154,29 @@ void unfreeze(M& model) {
   for (const auto& ref : params(model)) ref.weight->set_trainable(true);
 }
 
+/// Copies elements, and whether they are trainable, into another model of the same fields; patches are not copied, and a
+/// merged weight is copied merged. Throws NameError or ShapeError when the models differ; then nothing has changed.
+template <class M>
+void copy_params(M& from, M& to) {
+  const auto source = params(from), target = params(to);
+  check<NameError>(source.size() == target.size(), "copy_params", "expected ", target.size(), " parameters, got ", source.size());
+  for (std::size_t i = 0; i < source.size(); ++i) {
+    check<NameError>(source[i].path == target[i].path, "copy_params", "expected ", target[i].path, ", got ", source[i].path);
+    check<ShapeError>(source[i].weight->shape() == target[i].weight->shape(), "copy_params", target[i].path, ": expected shape ",
+                      target[i].weight->shape(), ", got ", source[i].weight->shape());
+    check(source[i].weight->filled(), "copy_params", source[i].path, " has no elements: load a checkpoint or initialise first");
+  }
+  for (std::size_t i = 0; i < source.size(); ++i) {
+    const Weight<scalar_of<M>>& weight = *source[i].weight;
+    target[i].weight->set_trainable(false);
+    if (std::holds_alternative<RawTensor>(weight.stored()))
+      target[i].weight->set(weight.stored());  // bytes that nobody writes: shared
+    else
+      target[i].weight->set(Tensor<scalar_of<M>>(weight.value()));
+    target[i].weight->set_trainable(weight.trainable());
+  }
+}
+
 /// Elements in all parameters of a list.
 template <class T>
 Index count(const std::vector<ParamRef<T>>& list) {

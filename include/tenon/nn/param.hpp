@@ -6,7 +6,7 @@
 
 namespace tenon::inline TENON_ABI {
 
-/// A parameter, or the absence of one. Move-only; `clone` copies.
+/// A parameter, or the absence of one. Move-only; `copy_params` copies.
 template <class T>
 class Param {
  public:

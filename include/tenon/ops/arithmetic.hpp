@@ -35,12 +35,12 @@ Var<T> curved(std::string_view name, kernels::Binary op, const Var<T>& a, const 
   return record(binary(name, op, a.value(), b.value()), {a, b},
                 [op, a = a.shared(), b = b.shared()](Tensor<T>& dy, std::span<Grad<T>> dx) {
                   Tensor<T> da, db;
-                  if (dx[0].wanted()) da = Tensor<T>::uninitialized(a->shape());
-                  if (dx[1].wanted()) db = Tensor<T>::uninitialized(b->shape());
+                  if (dx[0].wanted()) da = Tensor<T>::uninitialized(dy.shape());
+                  if (dx[1].wanted()) db = Tensor<T>::uninitialized(dy.shape());
                   kernels::binary_backward(op, a->shape(), a->data(), b->shape(), b->data(), static_cast<const T*>(dy.data()),
                                            dx[0].wanted() ? da.data() : nullptr, dx[1].wanted() ? db.data() : nullptr);
-                  dx[0].add(std::move(da));
-                  dx[1].add(std::move(db));
+                  if (dx[0].wanted()) dx[0].add(sum_to(std::move(da), a->shape()));
+                  if (dx[1].wanted()) dx[1].add(sum_to(std::move(db), b->shape()));
                 });
 }
 

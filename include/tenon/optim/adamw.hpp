@@ -50,13 +50,14 @@ class AdamW {
                               .step = steps_};
     for (std::size_t i = 0; i < list_.size(); ++i) {
       Weight<T>& weight = *list_[i].weight;
-      if (!weight.var().has_grad()) continue;
+      const Var<T> leaf = weight.var();  // the first write may give the weight a new one
+      if (!leaf.has_grad()) continue;
       update.weight_decay = config.decay_vectors || weight.shape().rank() > 1 ? config.weight_decay : 0;
-      const T* gradient = weight.var().grad().data();
+      const T* gradient = leaf.grad().data();
       weight.update([&](Tensor<T>& value) {
         kernels::adamw_update(value.size(), update, gradient, value.data(), first_[i].data(), second_[i].data());
       });
-      weight.var().clear_grad();
+      leaf.clear_grad();
     }
     return result;
   }

@@ -48,13 +48,26 @@ std::vector<std::string> paths_of(const std::vector<SiteRef<T>>& list) {
   return out;
 }
 
+/// The paths' endings of as many parts as `target` has: what it may have been meant to be.
+template <class T>
+std::vector<std::string> endings_of(const std::vector<SiteRef<T>>& list, std::string_view target) {
+  std::set<std::string> out;
+  for (const auto& site : list) {
+    auto parts = std::count(target.begin(), target.end(), '.') + 1;
+    std::size_t begin = site.path.size();
+    while (parts-- > 0 && begin != std::string::npos && begin > 0) begin = site.path.rfind('.', begin - 1);
+    out.insert(begin == std::string::npos || begin == 0 ? site.path : site.path.substr(begin + 1));
+  }
+  return {out.begin(), out.end()};
+}
+
 template <class T>
 struct Placement {
   SiteRef<T> site;
   NewPatch<T> patch;
 };
 
-/// Puts patches in their slots: all, or none when a name is taken.
+/// Puts patches in their slots: all, or none when a name is taken or a scale is asked of keys and values, which have none.
 template <class T>
 AttachReport place(std::vector<Placement<T>> placements, const AttachOptions& options) {
   AttachReport report;
@@ -63,6 +76,7 @@ AttachReport place(std::vector<Placement<T>> placements, const AttachOptions& op
       check<NameError>(entry.adapter != options.name, "attach", "an adapter named '", options.name, "' is attached to ", site.path,
                        " already; detach it first or give another name");
     });
+    check(made.output || options.scale == 1.0, "attach", "a ", made.patch().kind(), " takes no scale; got ", options.scale, " for ", site.path);
     made.patch().params([&](std::string_view, Param<T>& param) { report.parameters += param->size(); });
     report.sites.push_back(site.path);
   }
@@ -84,22 +98,24 @@ AttachReport attach(M& model, const Config& config, Generator& generator, const 
   using T = scalar_of<M>;
   const auto all = sites(model);
   std::vector<detail::Placement<T>> placements;
-  std::set<std::string> fruitless(config.targets.begin(), config.targets.end()), misfits;
+  std::set<std::string> fruitless(config.targets.begin(), config.targets.end());
+  std::map<std::string, std::string> misfits;  // a target and a layer it names that the method does not fit
   for (const auto& site : all) {
     if (config.targets.empty() ? !fits_by_default(config, site) : !any_target_matches(config.targets, site.path)) continue;
     NewPatch<T> made = make_patch(config, site, generator);
     if (!made) {
-      misfits.insert(join_text(site.path, " (", kind_of(site), ")"));
+      for (const auto& target : config.targets)
+        if (target_matches(target, site.path)) misfits.emplace(target, join_text(site.path, " (", kind_of(site), ")"));
       continue;
     }
     std::erase_if(fruitless, [&](const auto& target) { return target_matches(target, site.path); });
     placements.push_back({site, std::move(made)});
   }
-  if (!fruitless.empty() && !misfits.empty())
-    fail<NameError>("attach", "'", *fruitless.begin(), "' names only layers that this method does not fit, such as ", *misfits.begin());
+  for (const auto& [target, misfit] : misfits)
+    check<NameError>(!fruitless.contains(target), "attach", "'", target, "' names only layers that this method does not fit, such as ", misfit);
   check<NameError>(fruitless.empty(), "attach", "'", fruitless.empty() ? std::string() : *fruitless.begin(),
                    "' matches no layer of the model; nearest: ",
-                   fruitless.empty() ? std::string() : nearest_names(*fruitless.begin(), detail::paths_of(all)));
+                   fruitless.empty() ? std::string() : nearest_names(*fruitless.begin(), detail::endings_of(all, *fruitless.begin())));
   check<NameError>(!placements.empty(), "attach", "the model has no layer that this method fits");
   return detail::place(std::move(placements), options);
 }
@@ -132,9 +148,20 @@ std::set<std::string> adapter_names(M& model) {
   return out;
 }
 
-/// Switches adapters on or off by name pattern (`*`). Throws NameError when none fits.
+namespace detail {
+/// A merged adapter is in the weights whatever its flags say.
+template <class T, class Entry>
+void check_unmerged(std::string_view op, const SiteRef<T>& site, const Entry& entry) {
+  check(!entry.merged, op, "adapter '", entry.adapter, "' is merged at ", site.path, "; unmerge it first");
+}
+}  // namespace detail
+
+/// Switches adapters on or off by name pattern (`*`). Throws NameError when none fits, Error when one to switch off is merged.
 template <class M>
 void enable(M& model, std::string_view pattern, bool on = true) {
+  detail::for_each_named(model, on ? "enable" : "disable", pattern, [&](const auto& site, auto& entry) {
+    if (!on) detail::check_unmerged("disable", site, entry);
+  });
   detail::for_each_named(model, "enable", pattern, [&](const auto&, auto& entry) { entry.enabled = on; });
 }
 template <class M>
@@ -142,20 +169,27 @@ void disable(M& model, std::string_view pattern) {
   enable(model, pattern, false);
 }
 /// Leaves exactly the named adapters on: swapping one for another is `activate(model, {"other"})`; `{}` is the base.
+/// Throws NameError when a name fits none, Error when one to switch off is merged.
 template <class M>
 void activate(M& model, const std::vector<std::string>& names) {
   for (const auto& name : names) detail::for_each_named(model, "activate", name, [](const auto&, auto&) {});
-  for (const auto& site : sites(model))
+  const auto named = [&](const auto& entry) {
+    return std::any_of(names.begin(), names.end(), [&](const auto& name) { return glob_matches(name, entry.adapter); });
+  };
+  const auto all = sites(model);
+  for (const auto& site : all)
     for_each_patch(site, [&](auto& entry) {
-      entry.enabled = std::any_of(names.begin(), names.end(), [&](const auto& name) { return glob_matches(name, entry.adapter); });
+      if (!named(entry)) detail::check_unmerged("activate", site, entry);
     });
+  for (const auto& site : all) for_each_patch(site, [&](auto& entry) { entry.enabled = named(entry); });
 }
-/// Sets the scale of adapters by name pattern. Throws NameError when none fits, Error when one is merged.
+/// Sets the scale of adapters by name pattern. Throws NameError when none fits, Error when one is merged or has no scale.
 template <class M>
 void set_scale(M& model, std::string_view pattern, double scale) {
   using T = scalar_of<M>;
   detail::for_each_named(model, "set_scale", pattern, [](const auto& site, auto& entry) {
-    check(!entry.merged, "set_scale", "adapter '", entry.adapter, "' is merged at ", site.path, "; unmerge it first");
+    detail::check_unmerged("set_scale", site, entry);
+    check(requires { entry.patch->can_merge(); }, "set_scale", "adapter '", entry.adapter, "' (", entry.patch->kind(), ") takes no scale");
   });
   detail::for_each_named(model, "set_scale", pattern, [&](const auto&, auto& entry) { entry.scale = static_cast<T>(scale); });
 }

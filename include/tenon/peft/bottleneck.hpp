@@ -9,7 +9,7 @@ struct BottleneckConfig {
   Activation activation = Activation::relu;
   /// Where adapters go when `targets` is empty: behind the feed-forward (Pfeiffer), the attention, or both (Houlsby).
   enum class Placement { mlp, attention, both } placement = Placement::mlp;
-  std::vector<std::string> targets;
+  std::vector<std::string> targets{};
 };
 
 /// y <- y + s up(act(down(y))), behind a layer and before its residual sum. `up` begins at zero, so nothing changes at first.

@@ -14,7 +14,7 @@ struct LoraConfig {
   Index rank = 8;
   double alpha = 8;
   /// Names of the layers to tune: full paths, dot-suffixes or globs.
-  std::vector<std::string> targets;
+  std::vector<std::string> targets{};
   bool rslora = false;
   enum class Init { standard, gaussian } init = Init::standard;
 };

@@ -10,7 +10,7 @@ struct PrefixConfig {
   /// Deviation of the first keys; the first values are zero.
   double deviation = 0.02;
   /// Attention layers; all when empty.
-  std::vector<std::string> targets;
+  std::vector<std::string> targets{};
 };
 
 /// Attention over [P_k; K] and [P_v; V]. Unlike the other methods a fresh prefix does change the output: it takes its

@@ -9,13 +9,6 @@ TENON_INLINE F16 lane_numbers() {
 TENON_INLINE F16 next(const float* p, Index count, F16 rest) {
   return count >= 16 ? load(p) : select(lane_numbers() < set1(static_cast<float>(count)), load_partial(p, count), rest);
 }
-TENON_INLINE void put(float* p, F16 x, Index count) { return count >= 16 ? store(p, x) : store_partial(p, x, count); }
-TENON_INLINE float first_lane(F16 x) {
-  float lanes[16];
-  store(lanes, x);
-  return lanes[0];
-}
-
 template <bool logarithm>
 TENON_NOINLINE inline void forward(Index n, const float* x, const float*, float* y) {
   const F16 lowest = set1(-__builtin_inff());
@@ -25,14 +18,14 @@ TENON_NOINLINE inline void forward(Index n, const float* x, const float*, float*
   for (Index i = 0; i < n; i += 16) {
     const F16 z = next(x + i, n - i, lowest) - m, p = exp_nonpositive(z);
     sum = sum + p;
-    if (!logarithm) put(y + i, p, n - i);
+    if (!logarithm) store_next(y + i, p, n - i);
   }
   if (logarithm) {
     const F16 l = set1(first_lane(log(set1(reduce_add(sum)))));
-    for (Index i = 0; i < n; i += 16) put(y + i, next(x + i, n - i, lowest) - m - l, n - i);
+    for (Index i = 0; i < n; i += 16) store_next(y + i, next(x + i, n - i, lowest) - m - l, n - i);
   } else {
     const F16 scale = set1(1.0f) / set1(reduce_add(sum));
-    for (Index i = 0; i < n; i += 16) put(y + i, next(y + i, n - i, zero()) * scale, n - i);
+    for (Index i = 0; i < n; i += 16) store_next(y + i, next(y + i, n - i, zero()) * scale, n - i);
   }
 }
 
@@ -46,7 +39,7 @@ TENON_NOINLINE inline void backward(Index n, const float* y, const float* dy, fl
   const F16 total = set1(reduce_add(sum));
   for (Index i = 0; i < n; i += 16) {
     const F16 v = next(y + i, n - i, zero()), d = next(dy + i, n - i, zero());
-    put(dx + i, logarithm ? fnma(exp_nonpositive(v), total, d) : v * (d - total), n - i);
+    store_next(dx + i, logarithm ? fnma(exp_nonpositive(v), total, d) : v * (d - total), n - i);
   }
 }
 

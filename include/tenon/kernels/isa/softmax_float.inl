@@ -1,6 +1,6 @@
 // The float entry points of softmax.hpp.
 #pragma once
-#include <tenon/kernels/isa/simd.hpp>
+#include <tenon/kernels/isa/arrays.hpp>
 
 #define TENON_BODY <tenon/kernels/isa/softmax_body.inl>
 #include <tenon/kernels/isa/foreach.inl>

@@ -1,5 +1,6 @@
 #pragma once
 // The configuration of a CLIP model, as a Hugging Face folder's config.json has it.
+#include <algorithm>
 #include <string>
 
 #include <tenon/io/json.hpp>
@@ -62,7 +63,8 @@ inline ClipConfig read_clip_config(const Json& json) {
   c.text_config.vocab_size = json.get("text_config.vocab_size", c.text_config.vocab_size);
   c.text_config.max_position_embeddings = json.get("text_config.max_position_embeddings", c.text_config.max_position_embeddings);
   c.text_config.eos_token_id = json.get("text_config.eos_token_id", c.text_config.eos_token_id);
-  if (c.text_config.eos_token_id == 2) c.text_config.eos_token_id = 49407;  // old files carry a wrong 2
+  if (c.text_config.eos_token_id == 2)  // old files carry a wrong 2; transformers then takes the largest id
+    c.text_config.eos_token_id = static_cast<std::int32_t>(std::min<Index>(49407, c.text_config.vocab_size - 1));
   c.vision_config.image_size = json.get("vision_config.image_size", c.vision_config.image_size);
   c.vision_config.patch_size = json.get("vision_config.patch_size", c.vision_config.patch_size);
   c.vision_config.num_channels = json.get("vision_config.num_channels", c.vision_config.num_channels);
@@ -70,13 +72,14 @@ inline ClipConfig read_clip_config(const Json& json) {
 }
 
 inline nlohmann::json write_clip_config(const ClipConfig& c) {
-  const auto common = [](const auto& tower) {
+  const auto common = [&](const auto& tower) {
     return nlohmann::json{{"hidden_size", tower.hidden_size},
                           {"intermediate_size", tower.intermediate_size},
                           {"num_hidden_layers", tower.num_hidden_layers},
                           {"num_attention_heads", tower.num_attention_heads},
                           {"hidden_act", std::string(name_of(tower.hidden_act))},
-                          {"layer_norm_eps", tower.layer_norm_eps}};
+                          {"layer_norm_eps", tower.layer_norm_eps},
+                          {"projection_dim", c.projection_dim}};
   };
   nlohmann::json text = common(c.text_config), vision = common(c.vision_config);
   text.update({{"model_type", "clip_text_model"}, {"vocab_size", c.text_config.vocab_size},

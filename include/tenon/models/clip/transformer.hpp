@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include <tenon/nn/attention.hpp>
+#include <tenon/nn/checkpoint.hpp>
 #include <tenon/nn/mlp.hpp>
 #include <tenon/nn/norm.hpp>
 
@@ -37,6 +38,7 @@ struct EncoderLayer {
 template <class T>
 struct Encoder {
   std::vector<EncoderLayer<T>> layers;
+  bool checkpointing = false;  ///< backward keeps each layer's input only and computes the layer again
 
   /// OpenAI's scheme (openai/CLIP model.py, initialize_parameters): projections into the residual stream shrink with depth.
   void initialize(Generator& generator) {
@@ -60,7 +62,7 @@ struct Encoder {
   Var<T> operator()(Var<T> x, std::vector<Var<T>>* states = nullptr) const {
     if (states != nullptr) states->push_back(x);
     for (const auto& layer : layers) {
-      x = layer(x);
+      x = checkpointing ? checkpoint(layer, x) : layer(x);
       if (states != nullptr) states->push_back(x);
     }
     return x;

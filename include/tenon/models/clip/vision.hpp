@@ -19,8 +19,6 @@ struct ClipVisionEmbeddings {
     const Index n = pictures.extent(0), width = class_embedding->shape()[0];
     const Var<T> patches = reshape(patch_embedding(pictures), {n, -1, width});
     const Index length = 1 + patches.extent(1);
-    check<ShapeError>(length == position_embedding.weight->shape()[0], "clip", "expected pictures of ",
-                      position_embedding.weight->shape()[0] - 1, " patches, got shape ", pictures.shape());
     auto positions = Tensor<std::int32_t>::uninitialized({length});
     for (Index i = 0; i < length; ++i) positions.data()[i] = static_cast<std::int32_t>(i);
     const Var<T> token = broadcast_to(class_embedding->var(), {n, 1, width});
@@ -71,8 +69,13 @@ struct ClipVision {
     post_layernorm.initialize();
   }
 
-  /// pictures [N, H, W, 3], normalised (see preprocess).
-  ClipVisionOutput<T> operator()(const Var<T>& pictures) const { return encode(embeddings(pictures)); }
+  /// pictures [N, image_size, image_size, 3], normalised (see preprocess). Throws ShapeError for others.
+  ClipVisionOutput<T> operator()(const Var<T>& pictures) const {
+    const Index size = config.image_size, channels = config.num_channels;
+    check<ShapeError>(pictures.rank() == 4 && pictures.shape() == Shape{pictures.extent(0), size, size, channels}, "clip",
+                      "expected pictures [N, ", size, ", ", size, ", ", channels, "], got ", pictures.shape());
+    return encode(embeddings(pictures));
+  }
   /// Embedded tokens [N, L, D], the class token first: all of them, or those that patch dropout left (2212.00794).
   ClipVisionOutput<T> encode(const Var<T>& tokens) const {
     const Var<T> last = encoder(pre_layernorm(tokens));

@@ -29,7 +29,9 @@ struct AdapterReport : AttachReport {
   std::vector<std::string> unused;  ///< names in the file that no layer took
 };
 
-struct AttachFileOptions : AttachOptions {
+struct AttachFileOptions {
+  std::string name = "default";  ///< as in AttachOptions
+  double scale = 1.0;
   /// Names in the file that no layer takes are an error; otherwise they are reported.
   bool strict = true;
 };
@@ -76,24 +78,36 @@ struct Root {
 };
 
 /// The root under which most modules are sites: a file may have been made from a larger or a smaller model.
-inline Root find_root(const std::set<std::string>& modules, const std::vector<std::string>& site_paths) {
+/// Throws FileError when two fit equally well, as the layers of CLIP's text tower fit its vision tower.
+inline Root find_root(const std::string& file, const std::set<std::string>& modules, const std::vector<std::string>& site_paths) {
   const std::set<std::string> known(site_paths.begin(), site_paths.end());
-  std::vector<Root> candidates{{"", ""}};
-  if (!modules.empty()) {
-    const std::string& first = *modules.begin();
-    for (auto dot = first.find('.'); dot != std::string::npos; dot = first.find('.', dot + 1)) candidates.push_back({first.substr(0, dot + 1), ""});
+  std::set<std::string> drops{""}, adds;
+  for (const auto& module : modules) {
+    for (auto dot = module.find('.'); dot != std::string::npos; dot = module.find('.', dot + 1)) drops.insert(module.substr(0, dot + 1));
     for (const auto& path : site_paths)
-      if (path.size() > first.size() && path.ends_with("." + first)) candidates.push_back({"", path.substr(0, path.size() - first.size())});
+      if (path.size() > module.size() && path.ends_with("." + module)) adds.insert(path.substr(0, path.size() - module.size()));
   }
-  Root best = candidates.front();
-  std::size_t most = 0;
-  for (const auto& root : candidates) {
-    const auto hits = static_cast<std::size_t>(std::count_if(modules.begin(), modules.end(), [&](const auto& module) {
+  Root best{"", ""}, rival;
+  Index most = 0, second = 0;
+  const auto weigh = [&](const Root& root) {
+    const Index hits = std::count_if(modules.begin(), modules.end(), [&](const auto& module) {
       const auto site = root.site(module);
       return site && known.contains(*site);
-    }));
-    if (hits > most) most = hits, best = root;
-  }
+    });
+    if (hits > most) {
+      second = 0;
+      most = hits;
+      best = root;
+    } else if (hits == most) {
+      second = hits;
+      rival = root;
+    }
+  };
+  for (const auto& drop : drops) weigh({drop, ""});
+  for (const auto& add : adds) weigh({"", add});
+  check<FileError>(most == 0 || second < most, "attach", file, ": fits the model in two ways, ", best.drop.empty() ? "under " : "less ",
+                   best.drop + best.add, " and ", rival.drop.empty() ? "under " : "less ", rival.drop + rival.add,
+                   "; attach it to a part of the model, or to the model that it was made from");
   return best;
 }
 
@@ -107,12 +121,12 @@ void fill(Patch<T>& patch, const AdapterFile& file, const std::string& module, s
     check<FileError>(at->second.shape == param->shape(), "load_adapter", file.path, ": ", key, ": expected shape ", param->shape(),
                      ", found ", at->second.shape);
     param->set(cast<T>(at->second));
+    param->set_trainable(false);
     used.insert(key);
   });
 }
 
-template <class T>
-const Shape* shape_in(const AdapterFile& file, const SiteRef<T>&, const std::string& key) {
+inline const Shape* shape_in(const AdapterFile& file, const std::string& key) {
   const auto at = file.tensors.find(key);
   return at == file.tensors.end() ? nullptr : &at->second.shape;
 }
@@ -121,7 +135,7 @@ template <class T>
 NewPatch<T> lora_from_file(const AdapterFile& file, const SiteRef<T>& site, const std::string& module, std::set<std::string>& used) {
   const bool table = std::holds_alternative<Embedding<T>*>(site.layer);
   const std::string key = module + (table ? ".lora_embedding_A" : ".lora_A.weight");
-  const Shape* found = shape_in(file, site, key);
+  const Shape* found = shape_in(file, key);
   if (found == nullptr) return {};
   check<FileError>(found->rank() >= 2 && (*found)[0] > 0, "load_adapter", file.path, ": ", key, ": expected a matrix, found shape ", *found);
   LoraConfig config;
@@ -131,14 +145,20 @@ NewPatch<T> lora_from_file(const AdapterFile& file, const SiteRef<T>& site, cons
   Generator unused;
   NewPatch<T> made = make_patch(config, site, unused);
   check<FileError>(static_cast<bool>(made), "load_adapter", file.path, ": ", key, " is for a ", kind_of(site), ", which LoRA does not fit");
-  fill(made.patch(), file, module, used);
+  auto& lora = static_cast<Lora<T>&>(*made.output);
+  if (const auto* const* conv = std::get_if<Conv2d<T>*>(&site.layer)) {  // peft's A reads every input, whatever the groups
+    const Shape& own = lora.a->shape();
+    const Shape every = own.with(1, own[1] * (*conv)->groups);
+    if (*found == every && every != own) lora.a = Param<T>(every);
+  }
+  fill(lora, file, module, used);
   return made;
 }
 
 template <class T>
 NewPatch<T> bottleneck_from_file(const AdapterFile& file, const SiteRef<T>& site, const std::string& module, std::set<std::string>& used) {
   const std::string key = module + ".adapter_down.0.weight";
-  const Shape* found = shape_in(file, site, key);
+  const Shape* found = shape_in(file, key);
   if (found == nullptr) return {};
   check<FileError>(found->rank() == 2 && (*found)[0] > 0, "load_adapter", file.path, ": ", key, ": expected a matrix, found shape ", *found);
   BottleneckConfig config;
@@ -216,7 +236,7 @@ AdapterReport attach(M& model, const AdapterFile& file, const AttachFileOptions&
     for (const auto& [name, tensor] : file.tensors)
       for (std::string_view end : {".lora_A.weight", ".lora_embedding_A", ".adapter_down.0.weight"})
         if (name.ends_with(end)) modules.insert(name.substr(0, name.size() - end.size()));
-    const detail::Root root = detail::find_root(modules, detail::paths_of(all));
+    const detail::Root root = detail::find_root(file.path, modules, detail::paths_of(all));
     std::map<std::string, std::string> module_of;
     for (const auto& module : modules)
       if (const auto site = root.site(module)) module_of.emplace(*site, module);
@@ -237,7 +257,7 @@ AdapterReport attach(M& model, const AdapterFile& file, const AttachFileOptions&
   check<FileError>(!options.strict || unused.empty(), "attach", file.path, ": used ", used.size(), " of ", file.tensors.size(),
                    " names; no layer takes ", unused.empty() ? std::string() : unused.front());
   AdapterReport report;
-  static_cast<AttachReport&>(report) = detail::place(std::move(placements), options);
+  static_cast<AttachReport&>(report) = detail::place(std::move(placements), AttachOptions{options.name, options.scale});
   report.unused = std::move(unused);
   return report;
 }
@@ -287,8 +307,8 @@ void save_adapter(M& model, const std::string& directory, const std::string& nam
     config["rank_pattern"] = nlohmann::json::object();
     config["alpha_pattern"] = nlohmann::json::object();
     for (const auto& [path, lora] : loras) {
-      if (lora->rank() != rank) config["rank_pattern"][path] = lora->rank();
-      if (lora->alpha != alpha) config["alpha_pattern"][path] = lora->alpha;
+      if (lora->rank() != rank) config["rank_pattern"]["^" + path] = lora->rank();  // peft takes any suffix for a match
+      if (lora->alpha != alpha) config["alpha_pattern"]["^" + path] = lora->alpha;
     }
   } else if (kind == "prefix") {
     const Index length = prefixes.front()->keys->shape()[0], width = prefixes.front()->keys->shape()[1];
