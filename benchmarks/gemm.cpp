@@ -1,9 +1,7 @@
 // Matrix products: tenon, Eigen and OpenBLAS interleaved, beside the FMA peak measured in the same run.
-//   benchmarks/run gemm [--json FILE] [--threads N] [--seconds S per shape]
+//   benchmarks/run gemm [--json FILE] [--threads N]
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <fstream>
 #include <functional>
 #include <string>
@@ -11,6 +9,7 @@
 
 #include <tenon/kernels/gemm.hpp>
 
+#include "options.hpp"
 #include "peak.hpp"
 #if defined(TENON_WITH_OPENBLAS)
 #include <cblas.h>
@@ -25,10 +24,10 @@ namespace {
 using namespace tenon;
 using tenon_benchmark::seconds_now;
 
-struct Shape {
+struct Problem {
   Index m, n, k;
 };
-const Shape shapes[] = {{2048, 2048, 2048}, {4096, 320, 320}, {4096, 2560, 320}, {1024, 5120, 640}, {256, 1280, 1280},
+const Problem problems[] = {{2048, 2048, 2048}, {4096, 320, 320}, {4096, 2560, 320}, {1024, 5120, 640}, {256, 1280, 1280},
                         {77, 3072, 768},    {50, 768, 768},   {50, 3072, 768},   {1, 768, 768},     {4096, 8, 320},
                         {4096, 320, 8}};
 
@@ -79,7 +78,7 @@ void interleave(std::vector<Rival>& rivals, double budget) {
 struct Report {
   double peak;
   std::string json = "[";
-  void row(const Rival& rival, const Shape& s, double error) {
+  void row(const Rival& rival, const Problem& s, double error) {
     const double operations = 2e-9 * static_cast<double>(s.m * s.n * s.k), best = rival.seconds.front();
     const double median = rival.seconds[rival.seconds.size() / 2];
     std::printf("%-8s %5ld x %5ld x %5ld  %-9s best %7.1f  median %7.1f GFLOP/s  %5.1f %% of peak  error %.1e\n", rival.name.c_str(),
@@ -96,7 +95,7 @@ struct Report {
   }
 };
 
-void forward(const Shape& s, double budget, Report& report) {
+void forward(const Problem& s, double budget, Report& report) {
   const auto [m, n, k] = s;
   const auto x = random_values(m * k, 1), w = random_values(n * k, 2);
   std::vector<std::vector<float>> y(3, std::vector<float>(static_cast<std::size_t>(m * n)));
@@ -116,7 +115,7 @@ void forward(const Shape& s, double budget, Report& report) {
 }
 
 // What dX costs from the panels of the forward product, beside that product.
-void input_gradient(const Shape& s, double budget, Report& report) {
+void input_gradient(const Problem& s, double budget, Report& report) {
   const auto [m, n, k] = s;
   const auto x = random_values(m * k, 1), w = random_values(n * k, 2), dy = random_values(m * n, 3);
   std::vector<float> y(static_cast<std::size_t>(m * n)), dx(static_cast<std::size_t>(m * k));
@@ -134,19 +133,9 @@ void input_gradient(const Shape& s, double budget, Report& report) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  int threads = thread_count();
-  double budget = 1;
-  std::string json;
-  for (int i = 1; i < count; i += 2) {
-    const std::string name = arguments[i];
-    if (i + 1 == count || (name != "--json" && name != "--threads" && name != "--seconds" && name != "--python")) {
-      std::fprintf(stderr, "usage: gemm [--json FILE] [--threads N] [--seconds S]\n");
-      return 1;
-    }
-    if (name == "--json") json = arguments[i + 1];
-    if (name == "--threads") threads = std::max(1, std::atoi(arguments[i + 1]));
-    if (name == "--seconds") budget = std::atof(arguments[i + 1]);
-  }
+  const tenon_benchmark::Options options = tenon_benchmark::parse(count, arguments);
+  const int threads = options.threads > 0 ? options.threads : thread_count();
+  constexpr double budget = 1;  // seconds for each shape
   const ThreadScope scope(threads);
 #if defined(TENON_WITH_EIGEN)
   eigen_threads(threads);
@@ -158,13 +147,13 @@ int main(int count, char** arguments) {
   Report report{tenon_benchmark::fma_peak(threads)};
   std::printf("isa %s, %d threads, float32 FMA peak %.0f GFLOP/s\n", std::string(name_of(current_isa())).c_str(), threads, report.peak);
   std::printf("tenon reads a weight packed once, as a model holds it; Eigen and OpenBLAS pack on every call.\n");
-  for (const Shape& shape : shapes) forward(shape, budget, report);
+  for (const Problem& problem : problems) forward(problem, budget, report);
   for (Index m : {Index{64}, Index{1024}}) input_gradient({m, 1280, 1280}, budget, report);
-  if (!json.empty()) {
-    std::ofstream file(json);
+  if (!options.json.empty()) {
+    std::ofstream file(options.json);
     file << report.json << "\n]\n";
     if (!file.flush()) {
-      std::fprintf(stderr, "gemm: cannot write %s\n", json.c_str());
+      std::fprintf(stderr, "gemm: cannot write %s\n", options.json.c_str());
       return 1;
     }
   }
