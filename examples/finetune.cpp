@@ -28,7 +28,7 @@ using namespace tenon::examples;
 struct Options {
   std::string model, data = default_data(), method = "lora", out, json;
   std::vector<std::string> targets;
-  Index rank = 4, bottleneck = 8, length = 8, steps = 600, batch = 64, seeds = 3;
+  Index rank = 4, bottleneck = 8, length = 8, steps = 500, batch = 64, seeds = 3;
   double alpha = 8, learning_rate = 0, weight_decay = 0.01, keep = 1.0;
   bool baselines = true, development = false;
   int threads = 0;
