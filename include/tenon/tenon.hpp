@@ -33,6 +33,7 @@
 #include <tenon/autograd/checkpoint.hpp>
 #include <tenon/io/checkpoint.hpp>
 #include <tenon/nn/attention.hpp>
+#include <tenon/nn/checkpoint.hpp>
 #include <tenon/nn/conv2d.hpp>
 #include <tenon/nn/embedding.hpp>
 #include <tenon/nn/linear.hpp>

@@ -220,7 +220,7 @@ TEST_CASE("a weight packs from bfloat16 and float16, and from nothing else") {
   REQUIRE_THROWS_WITH(PackedMatrix<float>(source(w.data(), DType::i32)), contains("[pack]") && contains("int32"));
 }
 
-TEST_CASE("the same bits for any number of threads, and on AVX2 and AVX-512") {
+TEST_CASE("gemm: the same bits for any number of threads, and on AVX2 and AVX-512") {
   for (const Size& size : {Size{61, 100, 70}, Size{129, 33, 1500}, Size{300, 260, 40}}) {
     std::vector<float> one;
     {

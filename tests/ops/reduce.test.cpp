@@ -1,6 +1,7 @@
 // reduce.hpp, norm.hpp and softmax.hpp.
 #include <tenon/ops/norm.hpp>
 #include <tenon/ops/reduce.hpp>
+#include <tenon/ops/softmax.hpp>
 
 #include "catch.hpp"
 #include "ops/registry.hpp"
@@ -39,6 +40,10 @@ const registry::Rows all{
     row("group_norm", [](const auto& x) { return group_norm(x[0], 2, x[1], x[2], 1e-3); }, grouped, wrong_affine),
     row("group_norm", [](const auto& x) { return group_norm(x[0], 2, x[1], x[2], 1e-3, true); }, grouped, {{{2, 3}, {3}, {3}}}),
     row("l2_normalize", [](const auto& x) { return l2_normalize(x[0]); }, {{{7}}, {{2, 3}}, {{0, 3}}, {{4, 1, 33}}, {{5, 2}}, {{100, 3}}}, {{{}}}),
+    row("softmax", [](const auto& x) { return softmax(x[0]); }, {{{7}}, {{2, 3}}, {{0, 3}}, {{1, 1}}, {{5, 2, 33}}, {{3, 17}}}, {{{}}}),
+    row("softmax", [](const auto& x) { return softmax(x[0], 1); }, matrices, no_matrix),
+    row("log_softmax", [](const auto& x) { return log_softmax(x[0]); }, {{{7}}, {{2, 3}}, {{0, 3}}, {{1, 1}}, {{5, 2, 33}}, {{3, 17}}}, {{{}}}),
+    row("log_softmax", [](const auto& x) { return log_softmax(x[0], 0); }, matrices, {{{}}}),
 };
 
 using Values = Tensor<float>;
@@ -88,4 +93,12 @@ TEST_CASE("normalisation by hand") {
   CHECK(l2_normalize(Var<float>(Values({2, 2}, {3, 4, 0, 0}))).value()(0, 0) == Approx(0.6));
   CHECK(l2_normalize(Var<float>(Values({2, 2}, {3, 4, 0, 0}))).value()(1, 0) == 0);
   REQUIRE_THROWS_AS(group_norm(one, 2, one, none), ShapeError);
+}
+
+TEST_CASE("softmax by hand") {
+  const Var<double> x = Tensor<double>({2, 2}, {0, std::log(3.0), 1000, 1000});
+  CHECK(softmax(x).value()(0, 1) == Approx(0.75));
+  CHECK(softmax(x).value()(1, 0) == Approx(0.5));
+  CHECK(softmax(x, 0).value()(1, 0) == Approx(1));
+  CHECK(log_softmax(x).value()(0, 0) == Approx(-std::log(4.0)));
 }

@@ -2,6 +2,7 @@
 // Matrix products: a packed weight forward and backward, and products of two plain matrices.
 //
 // All matrices are row-major; ld is the distance of two rows. float runs on current_isa(), double on the generic body.
+#include <algorithm>
 #include <span>
 #include <type_traits>
 
@@ -29,6 +30,7 @@ inline Grid grid_of(Index m, Index n, Index k, bool gathered) {
   const Index groups = (n + 2 * panel_columns - 1) / (2 * panel_columns);
   const Index threads = m * n * k < 32768 ? 1 : thread_count();
   Grid best;
+  if (groups == 0) return best;
   Index least = std::numeric_limits<Index>::max();
   for (Index r = 1; r <= threads && r <= m; ++r) {
     const Index c = threads / r < groups ? threads / r : groups;
@@ -62,6 +64,10 @@ Epilogue<T> advance(Epilogue<T> e, Index row) {
 template <class T>
 void gathered_product(bool transposed, Index m, Index k, const T* a, Index lda, const Operand<T>& b, T* c, Index ldc,
                       bool accumulate) {
+  if (k == 0) {  // an empty sum
+    for (Index i = 0; i < m && !accumulate; ++i) std::fill_n(c + i * ldc, b.n, T(0));
+    return;
+  }
   const ProductKernels<T> kernels = product_kernels(T());
   const Index panels = (b.n + panel_columns - 1) / panel_columns, groups = (panels + 1) / 2;
   const Grid grid = grid_of(m, b.n, k, true);

@@ -29,7 +29,7 @@ Var<T> attention(const Var<T>& q, const Var<T>& k, const Var<T>& v, const Attent
   const Index n = q.extent(0), width = q.extent(2), heads = options.heads;
   check<ShapeError>(heads > 0 && width % heads == 0, "attention", "expected a width that ", heads, " heads divide, got ", q.shape());
   check<ShapeError>(options.key_lengths.empty() || static_cast<Index>(options.key_lengths.size()) == n, "attention", "expected ", n,
-                    " key lengths for ", q.shape(), ", got ", options.key_lengths.size());
+                    " key lengths for q ", q.shape(), " and k ", k.shape(), ", got ", options.key_lengths.size());
   for (Index length : options.key_lengths)
     check<ShapeError>(0 <= length && length <= k.extent(1), "attention", "expected key lengths of 0 to ", k.extent(1), ", got ", length);
   check<ShapeError>(options.prefix_k.has_value() == options.prefix_v.has_value(), "attention", "expected prefix keys and values, got one of them");

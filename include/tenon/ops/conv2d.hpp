@@ -53,8 +53,8 @@ struct ConvLowRank {
 /// A [R, C / groups, kh, kw] (or [R, C, kh, kw], reading every input), B [out, R / groups, 1, 1].
 /// Gradients of weight, bias, A and B flow where they are trainable. Throws ShapeError when extents do not fit.
 template <class T>
-Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const Weight<T>* bias = nullptr, const Conv2dOptions& options = {},
-              std::span<const LowRank<T>> low_rank = {}) {
+Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity_t<Weight<T>>* bias = nullptr, const Conv2dOptions& options = {},
+              std::type_identity_t<std::span<const LowRank<T>>> low_rank = {}) {
   const kernels::ConvShape s = detail::conv_shape(x.shape(), weight.shape(), options);
   check<ShapeError>(bias == nullptr || bias->shape() == Shape{s.out}, "conv2d", "expected a bias of shape [", s.out, "]");
   std::vector<Var<T>> inputs{x, weight.trainable() ? weight.var() : Var<T>(), bias != nullptr ? bias->var() : Var<T>()};

@@ -9,7 +9,7 @@ namespace tenon::inline TENON_ABI {
 /// ids [...] -> [..., D] from table [vocabulary, D]; low rank: A [R, vocabulary], B [D, R].
 /// Throws Error for an id outside the table, ShapeError when extents do not fit.
 template <class T>
-Var<T> embedding(const Tensor<std::int32_t>& ids, const Weight<T>& table, std::span<const LowRank<T>> low_rank = {}) {
+Var<T> embedding(const Tensor<std::int32_t>& ids, const Weight<T>& table, std::type_identity_t<std::span<const LowRank<T>>> low_rank = {}) {
   check<ShapeError>(table.shape().rank() == 2, "embedding", "expected a table [vocabulary, width], got ", table.shape());
   const Index rows = table.shape()[0], width = table.shape()[1], n = ids.size();
   const Index bad = kernels::first_out_of_range(n, ids.data(), rows);
@@ -30,8 +30,8 @@ Var<T> embedding(const Tensor<std::int32_t>& ids, const Weight<T>& table, std::s
   std::vector<State> states;
   for (const auto& term : low_rank) {
     const Index rank = term.a->shape()[0];
-    check<ShapeError>(term.a->shape() == Shape{rank, rows} && term.b->shape() == Shape{width, rank}, "embedding", "expected A [", rank,
-                      ", ", rows, "] and B [", width, ", ", rank, "], got ", term.a->shape(), " and ", term.b->shape());
+    check<ShapeError>(term.a->shape() == Shape{rank, rows} && term.b->shape() == Shape{width, rank}, "embedding", "expected for table ", table.shape(),
+                      " A [", rank, ", ", rows, "] and B [", width, ", ", rank, "], got ", term.a->shape(), " and ", term.b->shape());
     State state{packed_linear(*term.b), term.scale, rank, {}};
     auto columns = Tensor<T>::uninitialized({rank, n});
     kernels::index_select_forward(rank, rows, Index{1}, n, ids.data(), term.a->value().data(), columns.data());

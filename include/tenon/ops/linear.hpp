@@ -51,9 +51,9 @@ struct LowRankState {
 /// x [..., in] -> [..., out] for weight [out, in], bias [out] or null, and low-rank terms A [R, in], B [out, R].
 /// Gradients of weight, bias, A and B flow where they are trainable. Throws ShapeError when extents do not fit.
 template <class T>
-Var<T> linear(const Var<T>& x, const Weight<T>& weight, const Weight<T>* bias = nullptr, Activation activation = Activation::none,
-              std::span<const LowRank<T>> low_rank = {}) {
-  check<ShapeError>(weight.shape().rank() == 2, "linear", "expected a weight [out, in], got ", weight.shape());
+Var<T> linear(const Var<T>& x, const Weight<T>& weight, const std::type_identity_t<Weight<T>>* bias = nullptr,
+              Activation activation = Activation::none, std::type_identity_t<std::span<const LowRank<T>>> low_rank = {}) {
+  check<ShapeError>(weight.shape().rank() == 2, "linear", "expected a weight [out, in] for input ", x.shape(), ", got ", weight.shape());
   const Index n = weight.shape()[0], k = weight.shape()[1];
   check<ShapeError>(x.rank() >= 1 && x.shape()[-1] == k, "linear", "expected input [..., ", k, "] for weight ", weight.shape(),
                     ", got ", x.shape());

@@ -69,15 +69,23 @@ inline Shape with_matrix(Shape lead, Index rows, Index columns) {
 template <Real T>
 Var<T> matmul(const Var<T>& a, const Var<T>& b, const MatmulOptions& options = {}) {
   check<ShapeError>(a.rank() >= 1 && b.rank() >= 1, "matmul", "expected at least one axis each, got ", a.shape(), " and ", b.shape());
+  const Index inner_a = a.rank() == 1 ? a.extent(0) : a.extent(options.transpose_a ? -2 : -1);
+  const Index inner_b = b.rank() == 1 ? b.extent(0) : b.extent(options.transpose_b ? -1 : -2);
+  check<ShapeError>(inner_a == inner_b, "matmul", "the inner extents of ", a.shape(), " and ", b.shape(), " differ",
+                    options.transpose_a || options.transpose_b ? " (after the transposes asked for)" : "");
   if (a.rank() == 1) return squeeze(matmul(unsqueeze(a, 0), b, {false, options.transpose_b}), b.rank() == 1 ? -1 : -2);
   if (b.rank() == 1) return squeeze(matmul(a, unsqueeze(b, 1), {options.transpose_a, false}), -1);
 
   const Index m = a.extent(options.transpose_a ? -1 : -2), k = a.extent(options.transpose_a ? -2 : -1);
   const Index n = b.extent(options.transpose_b ? -2 : -1);
-  check<ShapeError>(b.extent(options.transpose_b ? -1 : -2) == k, "matmul", "the inner extents of ", a.shape(), " and ", b.shape(), " differ",
-                    options.transpose_a || options.transpose_b ? " (after the transposes asked for)" : "");
   const Shape lead_a = detail::leading(a.shape()), lead_b = detail::leading(b.shape());
-  const Shape lead = broadcast_shape("matmul", lead_a, lead_b);
+  const Shape lead = [&] {
+    try {
+      return broadcast_shape("matmul", lead_a, lead_b);
+    } catch (const ShapeError&) {
+      fail<ShapeError>("matmul", "the leading extents of ", a.shape(), " and ", b.shape(), " do not broadcast");
+    }
+  }();
   detail::MatmulPlan p{options.transpose_a, options.transpose_b, lead.size(), m, n, k, lead_a.size() == 1, lead_b.size() == 1};
   if (!p.single_a && lead_a.size() != lead.size()) return matmul(broadcast_to(a, detail::with_matrix(lead, a.extent(-2), a.extent(-1))), b, options);
   if (!p.single_b && lead_b.size() != lead.size()) return matmul(a, broadcast_to(b, detail::with_matrix(lead, b.extent(-2), b.extent(-1))), options);

@@ -46,7 +46,7 @@ Var<T> group_norm(const Var<T>& x, Index groups, const Var<T>& gamma, const Var<
   check<ShapeError>(x.rank() >= 2 && gamma.shape() == Shape{x.extent(-1)} && beta.shape() == gamma.shape(), "group_norm",
                     "expected gamma and beta of the last extent of x ", x.shape(), ", got ", gamma.shape(), " and ", beta.shape());
   const Index n = x.extent(0), channels = x.extent(-1), pixels = n * channels > 0 ? x.size() / (n * channels) : 0;
-  check<ShapeError>(groups > 0 && channels % groups == 0, "group_norm", "expected channels that divide in ", groups, " groups, got shape ", x.shape());
+  check<ShapeError>(groups > 0 && channels % groups == 0, "group_norm", "expected channels that divide in ", groups, " groups, got x ", x.shape(), " and gamma ", gamma.shape());
   auto y = Tensor<T>::uninitialized(x.shape()), mean = Tensor<T>::uninitialized({n, groups}), rstd = Tensor<T>::uninitialized({n, groups});
   kernels::group_norm_forward(n, pixels, channels, groups, eps, silu, x.value().data(), gamma.value().data(), beta.value().data(), y.data(), mean.data(), rstd.data());
   return record(std::move(y), {x, gamma, beta},

@@ -89,6 +89,7 @@ Var<T> max(const Var<T>& x, Index axis, bool keep_dims = false) {
 }
 template <Real T>
 Var<T> max(const Var<T>& x) {
+  check<ShapeError>(x.size() > 0, "max", "expected at least one element, got shape ", x.shape());
   return max(reshape(x, {x.size()}), 0);
 }
 /// The smallest element along one axis, as `max`.

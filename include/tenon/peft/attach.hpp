@@ -71,7 +71,9 @@ struct Placement {
 template <class T>
 AttachReport place(std::vector<Placement<T>> placements, const AttachOptions& options) {
   AttachReport report;
-  for (auto& [site, made] : placements) {
+  for (auto& placement : placements) {
+    const SiteRef<T>& site = placement.site;
+    NewPatch<T>& made = placement.patch;
     for_each_patch(site, [&](const auto& entry) {
       check<NameError>(entry.adapter != options.name, "attach", "an adapter named '", options.name, "' is attached to ", site.path,
                        " already; detach it first or give another name");

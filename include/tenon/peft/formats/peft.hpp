@@ -263,7 +263,8 @@ AdapterReport attach(M& model, const AdapterFile& file, const AttachFileOptions&
 }
 
 /// Writes one attached adapter as a peft directory, which is made when absent; `dtype` float32 unless said.
-/// Throws NameError when no adapter has that name, Error when it mixes methods, FileError when it cannot be written.
+/// Throws NameError when no adapter has that name, Error when it mixes what the format cannot (methods, rsLoRA and plain LoRA,
+/// activations, prefix lengths), FileError when it cannot be written.
 template <class M>
 void save_adapter(M& model, const std::string& directory, const std::string& name = "default", DType dtype = DType::f32) {
   using T = scalar_of<M>;
@@ -278,6 +279,11 @@ void save_adapter(M& model, const std::string& directory, const std::string& nam
   const auto raw = [&](const Tensor<T>& value) {
     return visit_dtype(dtype, [&]<class To>() { return raw_copy(cast<To>(value)); });
   };
+  const auto one_value = [&](const char* key, const auto& value) {
+    check(!config.contains(key) || config[key] == value, "save_adapter", "adapter '", name, "' has more than one value of ", key,
+          ", and the format holds one");
+    config[key] = value;
+  };
   detail::for_each_named(model, "save_adapter", name, [&](const auto& site, auto& entry) {
     check(kind.empty() || kind == entry.patch->kind(), "save_adapter", "adapter '", name, "' mixes ", kind, " and ", entry.patch->kind());
     kind = entry.patch->kind();
@@ -287,10 +293,10 @@ void save_adapter(M& model, const std::string& directory, const std::string& nam
       loras.emplace_back(site.path, lora);
       ++rank_votes[lora->rank()];
       ++alpha_votes[lora->alpha];
-      config["use_rslora"] = lora->rslora;
+      one_value("use_rslora", lora->rslora);
     }
     if (const auto* prefix = dynamic_cast<const Prefix<T>*>(patch)) return prefixes.push_back(prefix);
-    if (const auto* bottleneck = dynamic_cast<const Bottleneck<T>*>(patch)) config["non_linearity"] = std::string(name_of(bottleneck->act));
+    if (const auto* bottleneck = dynamic_cast<const Bottleneck<T>*>(patch)) one_value("non_linearity", std::string(name_of(bottleneck->act)));
     patch->params([&](std::string_view param, Param<T>& value) {
       tensors.push_back({std::string(detail::peft_prefix) + site.path + "." + std::string(param), raw(value->value())});
     });
@@ -327,6 +333,9 @@ void save_adapter(M& model, const std::string& directory, const std::string& nam
     tensors.push_back({"prompt_embeddings", raw(all)});
     config.update({{"peft_type", "PREFIX_TUNING"}, {"num_virtual_tokens", length}, {"token_dim", width}, {"num_transformer_submodules", 1},
                    {"num_layers", prefixes.size()}, {"encoder_hidden_size", width}, {"prefix_projection", false}});
+    const auto all_sites = sites(model);
+    const auto attentions = std::count_if(all_sites.begin(), all_sites.end(), [](const auto& site) { return site.key_values != nullptr; });
+    if (static_cast<std::size_t>(attentions) == prefixes.size()) config.erase("target_modules");  // peft's prefixes know no targets
   } else {
     config["peft_type"] = "BOTTLENECK";
   }

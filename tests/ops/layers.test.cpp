@@ -1,0 +1,97 @@
+// linear.hpp, conv2d.hpp and embedding.hpp: products with weights, with low-rank terms beside them.
+#include <tenon/ops/conv2d.hpp>
+#include <tenon/ops/embedding.hpp>
+#include <tenon/ops/linear.hpp>
+
+#include "catch.hpp"
+#include "ops/registry.hpp"
+
+using namespace tenon;
+using registry::row;
+
+namespace {
+
+template <class X>
+using ScalarOf = typename std::remove_cvref_t<decltype(std::declval<X>()[0].value())>::value_type;
+
+/// x, W, bias, and then A and B where given.
+template <class X>
+auto through_linear(const X& x, Activation activation) {
+  using T = ScalarOf<X>;
+  const Weight<T> weight(x[1]), bias(x[2]);
+  if (x.size() == 3) return linear(x[0], weight, &bias, activation);
+  const Weight<T> a(x[3]), b(x[4]);
+  const LowRank<T> term{&a, &b, T(0.75), std::nullopt};
+  return linear(x[0], weight, &bias, activation, std::span<const LowRank<T>>(&term, 1));
+}
+/// A low-rank term that reads an input of its own: x, W, A, B, x'.
+template <class X>
+auto with_own_input(const X& x) {
+  using T = ScalarOf<X>;
+  const Weight<T> weight(x[1]), a(x[2]), b(x[3]);
+  const LowRank<T> term{&a, &b, T(-1.5), x[4]};
+  return linear(x[0], weight, nullptr, Activation::none, std::span<const LowRank<T>>(&term, 1));
+}
+template <class X>
+auto through_conv(const X& x, const Conv2dOptions& options) {
+  using T = ScalarOf<X>;
+  const Weight<T> weight(x[1]), bias(x[2]);
+  if (x.size() == 3) return conv2d(x[0], weight, &bias, options);
+  const Weight<T> a(x[3]), b(x[4]);
+  const LowRank<T> term{&a, &b, T(0.75), std::nullopt};
+  return conv2d(x[0], weight, &bias, options, std::span<const LowRank<T>>(&term, 1));
+}
+template <class X>
+auto through_embedding(const X& x) {
+  using T = ScalarOf<X>;
+  const Tensor<std::int32_t> ids({2, 3}, {1, 0, 2, 1, 1, 0});
+  const Weight<T> table(x[0]);
+  if (x.size() == 1) return embedding(ids, table);
+  const Weight<T> a(x[1]), b(x[2]);
+  const LowRank<T> term{&a, &b, T(0.75), std::nullopt};
+  return embedding(ids, table, std::span<const LowRank<T>>(&term, 1));
+}
+
+const std::vector<registry::Shapes> plain{{{3, 4}, {2, 4}, {2}}, {{1, 1}, {1, 1}, {1}}, {{2, 3, 5}, {4, 5}, {4}},
+                                          {{7}, {3, 7}, {3}},    {{0, 4}, {2, 4}, {2}}, {{5, 17}, {19, 17}, {19}}};
+const std::vector<registry::Shapes> low{{{3, 4}, {2, 4}, {2}, {3, 4}, {2, 3}}, {{2, 2, 5}, {4, 5}, {4}, {1, 5}, {4, 1}}};
+
+const registry::Rows all{
+    row("linear", [](const auto& x) { return through_linear(x, Activation::none); }, plain, {{{3, 4}, {2, 5}, {2}}, {{3, 4}, {2, 4, 1}, {2}}}),
+    row("linear", [](const auto& x) { return through_linear(x, Activation::gelu); }, low, {}),
+    row("linear", [](const auto& x) { return through_linear(x, Activation::quick_gelu); }, plain),
+    row("linear", [](const auto& x) { return with_own_input(x); }, {{{3, 4}, {2, 4}, {2, 4}, {2, 2}, {3, 4}}}),
+    row("conv2d", [](const auto& x) { return through_conv(x, {}); },
+        {{{1, 3, 3, 2}, {3, 2, 2, 2}, {3}}, {{2, 4, 3, 1}, {2, 1, 1, 1}, {2}}, {{1, 3, 4, 2}, {2, 2, 3, 2}, {2}, {2, 2, 3, 2}, {2, 2, 1, 1}}},
+        {{{1, 3, 3, 2}, {3, 4, 2, 2}, {3}}, {{3, 3, 2}, {3, 2, 2, 2}, {3}}}),
+    row("conv2d", [](const auto& x) { return through_conv(x, {.stride = 2, .padding = 1, .dilation = 2, .groups = 2}); },
+        {{{1, 5, 4, 4}, {2, 2, 2, 3}, {2}}, {{2, 5, 5, 2}, {4, 1, 2, 2}, {4}}, {{1, 5, 4, 4}, {2, 2, 2, 3}, {2}, {2, 2, 2, 3}, {2, 1, 1, 1}},
+         {{1, 5, 4, 4}, {2, 2, 2, 3}, {2}, {2, 4, 2, 3}, {2, 1, 1, 1}}}),
+    row("embedding", [](const auto& x) { return through_embedding(x); },
+        {{{3, 2}}, {{4, 5}}, {{3, 1}}, {{5, 17}}, {{3, 4}, {2, 3}, {4, 2}}, {{4, 3}, {1, 4}, {3, 1}}}, {{{3, 2, 1}}, {{3, 4}, {2, 4}, {4, 2}}}),
+};
+
+}  // namespace
+
+TEST_CASE("linear, conv2d and embedding by hand") {
+  const Weight<float> weight(Tensor<float>({2, 2}, {1, 2, 3, 4})), bias(Tensor<float>({2}, {10, 20}));
+  CHECK(linear(Var<float>(Tensor<float>({1, 2}, {1, -1})), weight, &bias).value() == Tensor<float>({1, 2}, {9, 19}));
+  const Weight<float> a(Tensor<float>({1, 2}, {1, 1})), b(Tensor<float>({2, 1}, {2, 3}));
+  const LowRank<float> term{&a, &b, 0.5f, std::nullopt};  // adds 0.5 (x0 + x1) (2, 3)
+  CHECK(linear(Var<float>(Tensor<float>({1, 2}, {3, 1})), weight, &bias, Activation::none, std::span(&term, 1)).value() ==
+        Tensor<float>({1, 2}, {5 + 10 + 4, 13 + 20 + 6}));
+  const Weight<float> kernel(Tensor<float>({1, 1, 2, 2}, {1, 2, 3, 4}));
+  CHECK(conv2d(Var<float>(Tensor<float>({1, 2, 2, 1}, {1, 10, 100, 1000})), kernel).value() == Tensor<float>({1, 1, 1, 1}, {4321}));
+  CHECK(embedding(Tensor<std::int32_t>({2}, {1, 0}), weight).value() == Tensor<float>({2, 2}, {3, 4, 1, 2}));
+  REQUIRE_THROWS_WITH(embedding(Tensor<std::int32_t>({2}, {1, 2}), weight), contains("expected ids in [0, 2), got 2 at position 1"));
+}
+
+TEST_CASE("a frozen weight gets no gradient buffer, a low-rank term does") {
+  const Weight<float> weight(Tensor<float>({2, 2}, {1, 2, 3, 4}), false), a(Tensor<float>({1, 2}, {1, 1})), b(Tensor<float>({2, 1}, {2, 3}));
+  const LowRank<float> term{&a, &b, 0.5f, std::nullopt};
+  const auto y = linear(Var<float>(Tensor<float>({1, 2}, {3, 1})), weight, nullptr, Activation::none, std::span(&term, 1));
+  backward(y, Tensor<float>({1, 2}, {1, 1}));
+  CHECK_FALSE(weight.var().has_grad());
+  CHECK(a.var().grad() == Tensor<float>({1, 2}, {0.5f * 5 * 3, 0.5f * 5 * 1}));
+  CHECK(b.var().grad() == Tensor<float>({2, 1}, {0.5f * 4, 0.5f * 4}));
+}
