@@ -51,23 +51,26 @@ TEST_CASE("a checkpoint gives the same bits, whichever of inputs and parameters 
   }
 }
 
-TEST_CASE("a checkpoint runs the function once forward and once backward, and records nothing in between") {
-  int calls = 0;
-  const Var<float> x = variable(x_value);
-  std::weak_ptr<const Values> inner;
-  const Var<float> y = checkpoint<float>(
-      [&](Inputs in) {
-        ++calls;
-        const Var<float> square = product(in[0], in[0]);
-        inner = square.shared();
-        return product(square, in[0]);
-      },
-      {x}, {}, [] {});
-  CHECK(calls == 1);
-  CHECK(inner.expired());
-  backward(y, dy_value);
-  CHECK(calls == 2);
-  CHECK(x.grad()(1) == Approx(-0.5 * 3 * 1.7 * 1.7));
+TEST_CASE("a checkpoint runs the function once forward, recording nothing, and once backward") {
+  for (const bool x_wanted : {true, false}) {
+    std::vector<bool> recorded;
+    std::weak_ptr<const Values> inner;
+    const Var<float> w = variable(w_value);
+    const std::vector<Var<float>> parameters{w};
+    const Var<float> y = checkpoint<float>(
+        [&](Inputs in) {
+          const Var<float> xw = product(in[0], w);
+          recorded.push_back(xw.requires_grad());
+          inner = xw.shared();
+          return product(xw, w);
+        },
+        {x_wanted ? variable(x_value) : Var<float>(x_value)}, parameters, [] {});
+    CHECK(recorded == std::vector<bool>{false});
+    CHECK(inner.expired());
+    backward(y, dy_value);
+    CHECK(recorded == std::vector<bool>{false, true});
+    CHECK(w.grad()(1) == Approx(-0.5 * -1.7 * 2 * 0.7));
+  }
 }
 
 TEST_CASE("where nothing wants a gradient a checkpoint is a call") {
