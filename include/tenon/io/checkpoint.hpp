@@ -1,13 +1,57 @@
 #pragma once
-// Checkpoints: a model's parameters to and from safetensors, all or nothing.
+// Checkpoints: a model's parameters from files and to safetensors, all or nothing.
 #include <algorithm>
 #include <functional>
 
-#include <tenon/core/nearest.hpp>
-#include <tenon/io/safetensors.hpp>
+#include <tenon/io/json.hpp>
+#include <tenon/io/torch_file.hpp>
 #include <tenon/nn/param.hpp>
 
 namespace tenon::inline TENON_ABI {
+
+/// The tensors of a checkpoint: a safetensors file, the index (`*.index.json`) of a sharded one, or what torch.save wrote.
+/// Throws FileError on a file that is none of these or breaks its format's rules, and on an index that its shards do not fit.
+inline StateDict open_checkpoint(const std::string& path) {
+  if (path.ends_with(".index.json")) {
+    const Json index = Json::read(path);
+    const auto& map = index.at("weight_map").value();
+    check<FileError>(map.is_object() && !map.empty(), "open_checkpoint", path, ": weight_map: expected names and files");
+    std::map<std::string, std::vector<std::string>> shards;
+    for (const auto& [name, file] : map.items()) {
+      check<FileError>(file.is_string() && file.get<std::string>().find('/') == std::string::npos, "open_checkpoint", path, ": weight_map: ", name,
+                       ": expected the name of a file beside the index, found ", file.dump());
+      shards[file.get<std::string>()].push_back(name);
+    }
+    StateDict out(path);
+    for (const auto& [file, names] : shards) {
+      const StateDict shard = open_checkpoint(path.substr(0, path.rfind('/') + 1) + file);
+      for (const auto& name : names)
+        check<FileError>(shard.contains(name), "open_checkpoint", path, ": expected tensor ", name, " in ", file, ", which does not have it");
+      out.insert_all(shard);
+    }
+    return out;
+  }
+  std::array<char, 4> magic{};
+  const FileReader reader(path);
+  if (reader.size() >= magic.size()) reader.read(0, std::as_writable_bytes(std::span(magic)));
+  if (std::string_view(magic.data(), 4) == "PK\x03\x04") return read_torch_file(path);
+  check<FileError>(!(magic[0] == '\x80' && magic[1] == '\x02' && magic[2] == '\x8a'), "open_checkpoint", path,
+                   ": a pickle of torch before 1.6; load it there and save it again");
+  return SafetensorsFile::open(path);
+}
+
+/// The first checkpoint in a folder among `stems` ("model", "pytorch_model"), as one file or sharded, safetensors before
+/// torch's. Throws FileError that lists what was looked for, and as the other form.
+inline StateDict open_checkpoint(const std::string& folder, std::initializer_list<std::string_view> stems) {
+  std::string tried;
+  for (std::string_view suffix : {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt"})
+    for (std::string_view stem : stems) {
+      const std::string name = join_text(stem, suffix);
+      if (::access((folder + "/" + name).c_str(), F_OK) == 0) return open_checkpoint(folder + "/" + name);
+      tried += (tried.empty() ? "" : ", ") + name;
+    }
+  fail<FileError>("open_checkpoint", folder, ": expected one of ", tried);
+}
 
 struct LoadOptions {
   /// The file's name for a model's path; the same by default.
@@ -20,10 +64,10 @@ struct LoadOptions {
   bool keep_bf16 = false;
 };
 
-/// Fills every parameter of a list from a file and freezes it. Nothing is written unless everything fits.
+/// Fills every parameter of a list from a checkpoint and freezes it. Nothing is written unless everything fits.
 /// Throws one FileError that lists every missing, misshapen, not floating-point and (when strict) unexpected name.
 template <class T>
-void load_params(const std::vector<ParamRef<T>>& list, const SafetensorsFile& file, const LoadOptions& options = {}) {
+void load_params(const std::vector<ParamRef<T>>& list, const StateDict& file, const LoadOptions& options = {}) {
   std::string problems;
   std::vector<std::string> used;
   const auto names = file.names();
@@ -35,17 +79,17 @@ void load_params(const std::vector<ParamRef<T>>& list, const SafetensorsFile& fi
       problems += "\n  missing " + name;
       continue;
     }
-    const TensorInfo& info = file.info(name);
+    const StoredTensor& info = file.info(name);
     if (info.shape != ref.weight->shape())
       problems += "\n  " + name + ": expected shape " + ref.weight->shape().text() + ", found " + info.shape.text();
     else if (!floating(info.dtype))
-      problems += "\n  " + name + ": expected floating-point elements, found " + std::string(info.dtype_name);
+      problems += "\n  " + name + ": expected floating-point elements, found " + info.dtype_name;
   }
   std::sort(used.begin(), used.end());
   if (options.strict)
     for (const auto& name : names)
       if (!std::binary_search(used.begin(), used.end(), name) && !(options.ignore && options.ignore(name))) problems += "\n  unexpected " + name;
-  check<FileError>(problems.empty(), "load", file.path(), " does not fit the model:", problems);
+  check<FileError>(problems.empty(), "load", file.source(), " does not fit the model:", problems);
 
   std::vector<typename Weight<T>::Stored> stored;
   for (const auto& ref : list) {
