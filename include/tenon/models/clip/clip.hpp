@@ -1,5 +1,6 @@
 #pragma once
 // CLIP: pictures and texts in one space (Radford et al. 2021, 2103.00020).
+#include <tenon/models/clip/resnet.hpp>
 #include <tenon/models/clip/text.hpp>
 #include <tenon/models/clip/vision.hpp>
 #include <tenon/ops/arithmetic.hpp>
@@ -20,7 +21,8 @@ template <class T>
 struct Clip {
   ClipConfig config;
   ClipText<T> text_model;
-  ClipVision<T> vision_model;
+  ClipVision<T> vision_model;              ///< absent parameters when there is a ResNet
+  std::optional<ClipResNet<T>> visual;     ///< OpenAI's ResNet, its projection included
   Linear<T> visual_projection;  ///< D -> E, no bias
   Linear<T> text_projection;    ///< D -> E, no bias
   Param<T> logit_scale;         ///< [], the logarithm of the inverse temperature
@@ -28,13 +30,17 @@ struct Clip {
   Clip() = default;
   /// Declared: to be loaded or initialised.
   explicit Clip(const ClipConfig& c)
-      : config(c),
-        text_model(c.text_config),
-        vision_model(c.vision_config),
-        visual_projection(c.vision_config.hidden_size, c.projection_dim, false),
-        text_projection(c.text_config.hidden_size, c.projection_dim, false),
-        logit_scale(Shape{}) {}
+      : config(c), text_model(c.text_config), text_projection(c.text_config.hidden_size, c.projection_dim, false), logit_scale(Shape{}) {
+    if (c.resnet_config) {
+      visual.emplace(*c.resnet_config, c.projection_dim);
+    } else {
+      vision_model = ClipVision<T>(c.vision_config);
+      visual_projection = Linear<T>(c.vision_config.hidden_size, c.projection_dim, false);
+    }
+  }
+  /// Initialised, to be trained. Throws Error for a ResNet, which is for inference only.
   Clip(const ClipConfig& c, Generator& generator) : Clip(c) {
+    check(!c.resnet_config, "clip", "a ResNet tower is loaded, not trained from scratch");
     text_model.initialize(generator);
     vision_model.initialize(generator);
     init::normal(visual_projection.weight, std::pow(static_cast<double>(c.vision_config.hidden_size), -0.5), generator);
@@ -43,7 +49,9 @@ struct Clip {
   }
 
   /// pictures [N, H, W, 3], normalised -> features [N, E] of any length.
-  Var<T> image_features(const Var<T>& pictures) const { return visual_projection(vision_model(pictures).pooled); }
+  Var<T> image_features(const Var<T>& pictures) const {
+    return visual ? (*visual)(pictures) : visual_projection(vision_model(pictures).pooled);
+  }
   /// ids [N, L] -> features [N, E] of any length.
   Var<T> text_features(const Tensor<std::int32_t>& ids) const { return text_projection(text_model.pooled(ids)); }
 
@@ -61,6 +69,7 @@ struct Clip {
   static void fields(Self& s, F&& f) {
     f("text_model", s.text_model);
     f("vision_model", s.vision_model);
+    f("visual", s.visual);
     f("visual_projection", s.visual_projection);
     f("text_projection", s.text_projection);
     f("logit_scale", s.logit_scale);

@@ -1,6 +1,8 @@
 #pragma once
 // The configuration of a CLIP model, as a Hugging Face folder's config.json has it.
 #include <algorithm>
+#include <array>
+#include <optional>
 #include <string>
 
 #include <tenon/io/json.hpp>
@@ -38,11 +40,22 @@ struct ClipVisionConfig {
   Index grid() const { return image_size / patch_size; }
 };
 
+/// OpenAI's ModifiedResNet, in the place of the vision transformer. The defaults are those of RN50.
+struct ClipResNetConfig {
+  Index image_size = 224;
+  Index width = 64;                           ///< channels after the stem
+  std::array<Index, 4> layers = {3, 4, 6, 3};  ///< blocks of each stage
+  Index num_attention_heads = 32;             ///< of the pooling at the end
+};
+
 struct ClipConfig {
   ClipTextConfig text_config;
   ClipVisionConfig vision_config;
+  std::optional<ClipResNetConfig> resnet_config;  ///< when present, `vision_config` is not used
   Index projection_dim = 512;
   double logit_scale_init_value = 2.6592;
+
+  Index image_size() const { return resnet_config ? resnet_config->image_size : vision_config.image_size; }
 };
 
 /// Reads config.json as Hugging Face writes it; what is absent keeps its default. Throws FileError on a wrong value.
@@ -68,6 +81,43 @@ inline ClipConfig read_clip_config(const Json& json) {
   c.vision_config.image_size = json.get("vision_config.image_size", c.vision_config.image_size);
   c.vision_config.patch_size = json.get("vision_config.patch_size", c.vision_config.patch_size);
   c.vision_config.num_channels = json.get("vision_config.num_channels", c.vision_config.num_channels);
+  return c;
+}
+
+/// Reads the `model_cfg` of open_clip's open_clip_config.json. Throws FileError on a wrong value or another family of towers.
+inline ClipConfig read_open_clip_config(const Json& json) {
+  const Json model = json.contains("model_cfg") ? json.at("model_cfg") : json;
+  for (const char* key : {"vision_cfg.timm_model_name", "text_cfg.hf_model_name"})
+    check<FileError>(!model.contains(key), "clip", model.file(), ": ", key, " names a tower that tenon does not have");
+  ClipConfig c;
+  const Activation act = model.get("quick_gelu", false) ? Activation::quick_gelu : Activation::gelu;
+  c.projection_dim = model.get<Index>("embed_dim");
+  ClipTextConfig& text = c.text_config;
+  text.max_position_embeddings = model.get<Index>("text_cfg.context_length", 77);
+  text.vocab_size = model.get<Index>("text_cfg.vocab_size", 49408);
+  text.hidden_size = model.get<Index>("text_cfg.width", 512);
+  text.num_attention_heads = model.get<Index>("text_cfg.heads", 8);
+  text.num_hidden_layers = model.get<Index>("text_cfg.layers", 12);
+  text.intermediate_size = static_cast<Index>(static_cast<double>(text.hidden_size) * model.get("text_cfg.mlp_ratio", 4.0));
+  text.eos_token_id = static_cast<std::int32_t>(std::min<Index>(49407, text.vocab_size - 1));
+  text.hidden_act = act;
+  const Index width = model.get<Index>("vision_cfg.width", 768), image_size = model.get<Index>("vision_cfg.image_size", 224);
+  if (model.contains("vision_cfg.layers.0")) {
+    const auto layers = model.get<std::vector<Index>>("vision_cfg.layers");
+    check<FileError>(layers.size() == 4, "clip", model.file(), ": vision_cfg.layers: expected 4 numbers, found ", layers.size());
+    ClipResNetConfig& vision = c.resnet_config.emplace();
+    vision = {image_size, model.get<Index>("vision_cfg.width", 64), {layers[0], layers[1], layers[2], layers[3]}, 0};
+    vision.num_attention_heads = 32 * vision.width / model.get<Index>("vision_cfg.head_width", 64);
+    return c;
+  }
+  ClipVisionConfig& vision = c.vision_config;
+  vision.image_size = image_size;
+  vision.patch_size = model.get<Index>("vision_cfg.patch_size", 16);
+  vision.hidden_size = width;
+  vision.num_hidden_layers = model.get<Index>("vision_cfg.layers", 12);
+  vision.num_attention_heads = width / model.get<Index>("vision_cfg.head_width", 64);
+  vision.intermediate_size = static_cast<Index>(static_cast<double>(width) * model.get("vision_cfg.mlp_ratio", 4.0));
+  vision.hidden_act = act;
   return c;
 }
 

@@ -58,9 +58,10 @@ struct ClipText {
     final_layer_norm.initialize();
   }
 
-  /// ids [N, L]; a text ends at the first `eos_token_id` (at its last token when there is none).
-  ClipTextOutput<T> operator()(const Tensor<std::int32_t>& ids) const {
-    const Var<T> last = final_layer_norm(encoder(embeddings(ids)));
+  /// ids [N, L]; a text ends at the first `eos_token_id` (at its last token when there is none). `states` receives the
+  /// embeddings and the output of each layer, none of them normed (transformers: hidden_states), when given.
+  ClipTextOutput<T> operator()(const Tensor<std::int32_t>& ids, std::vector<Var<T>>* states = nullptr) const {
+    const Var<T> last = final_layer_norm(encoder(embeddings(ids), states));
     return {last, take_rows(last, end_positions(ids))};
   }
   /// ids [N, L] -> [N, D]: the pooled state alone, of which only one row a text passes the final norm.

@@ -1,0 +1,70 @@
+#include <tenon/models/clip/checkpoint.hpp>
+
+#include "../../io/scratch.hpp"
+#include "catch.hpp"
+#include "golden.hpp"
+
+using namespace tenon;
+
+namespace {
+const std::string folder = golden::path("clip_names");
+}
+
+TEST_CASE("open_clip's and OpenAI's checkpoints give open_clip's features") {
+  for (const std::string checkpoint : {"open_clip", "vit.pt", "resnet.pt"}) {
+    INFO(checkpoint);
+    const auto file = SafetensorsFile::open(folder + "/expected_" + checkpoint.substr(0, checkpoint.find('.')) + ".safetensors");
+    const Clip<double> clip = load_clip<double>(folder + "/" + checkpoint);
+    const auto ids = file.load<std::int32_t>("ids");
+    CHECK(golden::error(clip.image_features(file.load<double>("pictures")).value(), file.load<double>("image_features")) < 1e-6);
+    CHECK(golden::error(clip.text_features(ids).value(), file.load<double>("text_features")) < 1e-6);
+    const Clip<float> narrow = load_clip<float>(folder + "/" + checkpoint);
+    CHECK(golden::error(narrow.image_features(file.load<float>("pictures")).value(), file.load<double>("image_features")) < 1e-5);
+    CHECK(golden::error(narrow.text_features(ids).value(), file.load<double>("text_features")) < 1e-5);
+  }
+  // the other activation shows
+  const auto file = SafetensorsFile::open(folder + "/expected_vit.safetensors");
+  const Clip<double> other = load_clip<double>(folder + "/vit.pt", {.hidden_act = Activation::quick_gelu});
+  CHECK(golden::error(other.image_features(file.load<double>("pictures")).value(), file.load<double>("image_features")) > 1e-4);
+}
+
+TEST_CASE("a configuration read from shapes") {
+  StateDict dict = open_checkpoint(folder + "/resnet.pt");
+  to_hugging_face_clip(dict);
+  const ClipConfig c = infer_clip_config(dict, Activation::quick_gelu);
+  REQUIRE(c.resnet_config);
+  CHECK(c.resnet_config->layers == std::array<Index, 4>{1, 2, 1, 1});
+  CHECK(c.resnet_config->width == 4);
+  CHECK(c.image_size() == 64);
+  CHECK(c.resnet_config->num_attention_heads == 2);
+  CHECK(c.projection_dim == 12);
+  CHECK(c.text_config.max_position_embeddings == 9);
+  CHECK(c.text_config.eos_token_id == 98);
+  // a Hugging Face folder's shapes give its configuration back, but for the heads that shapes cannot tell
+  StateDict hf = open_checkpoint(golden::path("clip") + "/model.safetensors");
+  to_hugging_face_clip(hf);
+  const ClipConfig d = infer_clip_config(hf, Activation::quick_gelu), e = read_clip_config(Json::read(golden::path("clip") + "/config.json"));
+  CHECK(d.vision_config.image_size == e.vision_config.image_size);
+  CHECK(d.vision_config.intermediate_size == e.vision_config.intermediate_size);
+  CHECK(d.vision_config.num_hidden_layers == e.vision_config.num_hidden_layers);
+  CHECK(d.text_config.vocab_size == e.text_config.vocab_size);
+  dict.erase("visual.attnpool.positional_embedding");
+  REQUIRE_THROWS_WITH(infer_clip_config(dict, Activation::gelu), contains("no tensor \"visual.attnpool.positional_embedding\""));
+}
+
+TEST_CASE("a checkpoint of something else is named") {
+  const Scratch scratch("names-3");
+  save_safetensors(scratch / "other.safetensors", {{"unet.conv_in.weight", raw_copy(Tensor<float>::of({1}))}});
+  REQUIRE_THROWS_WITH(load_clip<float>(scratch / "other.safetensors"), contains("no tensor \"text_model.embeddings.token_embedding.weight\""));
+  REQUIRE_THROWS_WITH(load_clip<float>(scratch / "nothing"), contains("[load_clip]") && contains("nothing"));
+  REQUIRE_THROWS_WITH(load_clip<float>(scratch.path.string()), contains("expected one of model.safetensors"));
+}
+
+TEST_CASE("a ResNet is for inference, and Hugging Face has no name for it") {
+  Clip<float> clip = load_clip<float>(folder + "/resnet.pt");
+  const Scratch scratch("names-4");
+  REQUIRE_THROWS_WITH(save_clip(clip, scratch / "out"), contains("no ResNet"));
+  Generator generator(1);
+  REQUIRE_THROWS_WITH(Clip<float>(clip.config, generator), contains("not trained from scratch"));
+  REQUIRE_THROWS_WITH(clip.image_features(Tensor<float>({1, 32, 32, 3})), contains("expected pictures [N, 64, 64, 3]"));
+}
