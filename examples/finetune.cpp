@@ -232,7 +232,7 @@ void save_sheet(const std::string& path, const EmojiSet& set, const std::vector<
     tiles.push_back({as_image(pick(set.line_art, one).reshape({EmojiSet::side, EmojiSet::side, 3})),
                      {{in_words(emoji.name)}, label(before[i]), label(after[i])}});
   }
-  save_png(path, contact_sheet(tiles, {.title = "held-out drawings: name, subgroup chosen before, after", .columns = 8, .letters = 20}));
+  save_png(contact_sheet(tiles, {.title = "held-out drawings: name, subgroup chosen before, after", .columns = 8, .letters = 20}), path);
 }
 
 void run(const Options& o) {

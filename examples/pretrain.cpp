@@ -180,7 +180,7 @@ void run(const Options& options) {
   progress.finish();
   training.averaged([&] { save_clip(training.clip(), options.out, DType::f16); });
   save_tokenizer(options.out, tokenizer);
-  save_png(options.out + "/loss.png", plot({.title = "pretrain clip", .x = "step", .y = "loss"}, {{"loss, mean of 50 steps", smooth(losses, 50)}}));
+  save_png(plot({.title = "pretrain clip", .x = "step", .y = "loss"}, {{"loss, mean of 50 steps", smooth(losses, 50)}}), options.out + "/loss.png");
   std::cout << "wrote " << options.out << " (model.safetensors, config.json, vocab.json, merges.txt, loss.png)\n";
 }
 

@@ -66,6 +66,45 @@ TEST_CASE("a symbolic link is replaced, and whoever has the old file mapped keep
   REQUIRE(std::memcmp(mapped.bytes().data(), "old", 3) == 0);
 }
 
+TEST_CASE("what a killed writer left is removed; what is new, locked or not ours stays") {
+  const Scratch folder("stale");
+  namespace fs = std::filesystem;
+  const std::string stale = ".tenon-0123456789abcdef.tmp", fresh = ".tenon-1123456789abcdef.tmp", locked = ".tenon-2123456789abcdef.tmp",
+                    linked = ".tenon-3123456789abcdef.tmp", nested = ".tenon-4123456789abcdef.tmp";
+  const std::vector<std::string> others{".tenon-0123456789abcde.tmp", ".tenon-0123456789abcdeg.tmp", ".tenon-0123456789ABCDEF.tmp",
+                                        "x.tenon-0123456789abcdef.tmp", ".tenon-0123456789abcdef.tmp2", "old"};
+  const auto age = [&](const std::string& name) { fs::last_write_time(folder / name, fs::file_time_type::clock::now() - std::chrono::minutes(61)); };
+  for (const auto& name : others) put(folder / name, "x"), age(name);
+  for (const auto& name : {stale, fresh, locked}) put(folder / name, "x");
+  age(stale), age(locked);
+  fs::create_symlink("old", folder / linked);
+  fs::create_directory(folder / nested);
+  age(nested);
+  const int holder = ::open((folder / locked).c_str(), O_RDONLY);  // another writer at work
+  REQUIRE(::flock(holder, LOCK_EX | LOCK_NB) == 0);
+  write_text(folder / "new", "y");
+  const auto there = [&](const std::string& name) { return fs::exists(fs::symlink_status(folder / name)); };
+  CHECK(!there(stale));
+  for (const auto& name : {fresh, locked, linked, nested}) CHECK(there(name));
+  for (const auto& name : others) CHECK(there(name));
+  ::close(holder);  // it dies
+  write_text(folder / "new", "z");
+  CHECK(!there(locked));
+  CHECK(contents(folder / "new") == "z");
+}
+
+TEST_CASE("a writer at work keeps its temporary file, however long it takes") {
+  const Scratch folder("slow");
+  atomic_write(folder / "slow", [&](FileSink& sink) {
+    sink.write("first");
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path))
+      std::filesystem::last_write_time(entry, std::filesystem::file_time_type::clock::now() - std::chrono::hours(2));
+    write_text(folder / "quick", "y");
+  });
+  CHECK(contents(folder / "slow") == "first");
+  CHECK(folder.count() == 2);
+}
+
 TEST_CASE("what cannot be written is one clear error") {
   const Scratch folder("refused");
   REQUIRE_THROWS_WITH(write_text(folder / "absent/a", "x"), contains("[atomic_write]") && contains("absent/a: cannot create") && contains("No such file"));

@@ -82,7 +82,7 @@ TEST_CASE("a saved PNG comes back, with its texts") {
   const TemporaryFolder folder;
   const auto path = (folder.path / "a picture.png").string();
   const auto image = load_image(pictures + "rgb8.png");
-  save_png(path, image, {{"parameters", "a horse, seed 42"}, {"Title", "r\xc3\xa9sum\xc3\xa9"}});
+  save_png(image, path, {{"parameters", "a horse, seed 42"}, {"Title", "r\xc3\xa9sum\xc3\xa9"}});
   REQUIRE(load_image(path) == image);
   std::ifstream in(path, std::ios::binary);
   const std::string bytes{std::istreambuf_iterator<char>(in), {}};
@@ -90,13 +90,13 @@ TEST_CASE("a saved PNG comes back, with its texts") {
   REQUIRE(bytes.find(std::string("iTXtTitle\0\0\0\0\0r\xc3\xa9sum\xc3\xa9", 22)) != std::string::npos);
 
   Image grey(3, 2, 1, 7), alpha(2, 2, 4, 9);
-  save_png(path, grey);
+  save_png(grey, path);
   REQUIRE(load_image(path) == Image(3, 2, 3, 7));
-  save_png(path, alpha);
+  save_png(alpha, path);
   REQUIRE(load_image(path) == Image(2, 2, 3, 9));
   REQUIRE(std::distance(std::filesystem::directory_iterator(folder.path), {}) == 1);  // no temporary file is left
 
-  REQUIRE_THROWS_AS(save_png((folder.path / "none" / "x.png").string(), grey), FileError);
+  REQUIRE_THROWS_AS(save_png(grey, (folder.path / "none" / "x.png").string()), FileError);
   REQUIRE_THROWS_WITH(encode_png(grey, {{"", "x"}}), contains("text key"));
   REQUIRE_THROWS_WITH(encode_png(grey, {{"key", std::string("a\0b", 3)}}), contains("zero byte"));
   grey.pixels.pop_back();

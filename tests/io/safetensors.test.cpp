@@ -3,7 +3,9 @@
 #include <chrono>
 #include <set>
 
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "catch.hpp"
 #include "io/scratch.hpp"
@@ -251,7 +253,7 @@ TEST_CASE("a file is written as the format says, byte for byte") {
   const auto tensor = Tensor<float>({1, 2}, {1, -2});
   const std::string header = "{\"__metadata__\":{\"k\\\"\":\"\\u0009\"},\"b\":{\"dtype\":\"F32\",\"shape\":[1,2],\"data_offsets\":[0,8]},"
                              "\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[8,9]}}";
-  const auto bytes = written({{"a", raw_copy(Tensor<std::uint8_t>::scalar(7))}, {"b", raw_view(tensor)}}, {{"k\"", "\t"}});
+  const auto bytes = written({{"a", raw_copy(Tensor<std::uint8_t>::scalar(7))}, {"b", raw_copy(tensor)}}, {{"k\"", "\t"}});
   const std::string padding((8 - header.size() % 8) % 8, ' ');
   REQUIRE(bytes == with_prefix(header.size() + padding.size(), header + padding + std::string("\0\0\x80\x3f\0\0\0\xc0\7", 9)));
   REQUIRE(written({}) == with_prefix(8, "{}      "));
@@ -356,6 +358,47 @@ TEST_CASE("a header of the largest size is read, and 100,000 tensors in little t
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(2));
   REQUIRE(f.tensors().size() == 100'000);
   REQUIRE(f.raw("layer.77777").byte_count() == 1);
+}
+
+TEST_CASE("refusing a header takes no more memory than the header") {
+  const auto many = [](const std::string& begin, const std::string& value) {
+    std::string out = begin;
+    for (int i = 0; out.size() < 20'000'000; ++i) out += join_text(i > 0 ? ",\"" : "\"", i, "\":", value);
+    return out;  // which breaks off
+  };
+  const std::vector<std::string> headers{many("{", "{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}"), many("{\"__metadata__\":{", "\"\""),
+                                         "{\"__metadata__\":{\"a\":\"" + std::string(20'000'000, 'x') + "\"},"};
+  for (const auto& header : headers) {
+    INFO(header.substr(0, 40));
+    const auto pid = ::fork();  // a process of its own, whose peak is this parse's
+    if (pid == 0) {
+      const auto peak = [] {
+        struct ::rusage usage {};
+        ::getrusage(RUSAGE_SELF, &usage);
+#if defined(__APPLE__)
+        return usage.ru_maxrss;
+#else
+        return usage.ru_maxrss * 1024;
+#endif
+      };
+      const long before = peak();
+      bool refused = false;
+      try {
+        validate_safetensors(header, 0, "file");
+      } catch (const FileError&) {
+        refused = true;
+      }
+      ::_exit(!refused ? 2 : peak() - before > static_cast<long>(header.size()) * 5 / 4 ? 1 : 0);
+    }
+    int status = -1;
+    REQUIRE(::waitpid(pid, &status, 0) == pid);
+    CHECK(WIFEXITED(status));
+#if !defined(__SANITIZE_ADDRESS__)  // which has memory of its own
+    CHECK(WEXITSTATUS(status) == 0);
+#else
+    CHECK(WEXITSTATUS(status) != 2);
+#endif
+  }
 }
 
 TEST_CASE("the writer refuses what the reader would") {

@@ -30,7 +30,8 @@ auto with_own_input(const X& x) {
   using T = ScalarOf<X>;
   const Weight<T> weight(x[1]), a(x[2]), b(x[3]);
   const LowRank<T> term{&a, &b, T(-1.5), x[4]};
-  return linear(x[0], weight, nullptr, Activation::none, std::span<const LowRank<T>>(&term, 1));
+  const std::span<const LowRank<T>> terms(&term, 1);
+  return x[0].rank() == 4 ? conv2d(x[0], weight, nullptr, {.padding = 1}, terms) : linear(x[0], weight, nullptr, Activation::none, terms);
 }
 template <class X>
 auto through_conv(const X& x, const Conv2dOptions& options) {
@@ -67,6 +68,7 @@ const registry::Rows all{
     row("conv2d", [](const auto& x) { return through_conv(x, {.stride = 2, .padding = 1, .dilation = 2, .groups = 2}); },
         {{{1, 5, 4, 4}, {2, 2, 2, 3}, {2}}, {{2, 5, 5, 2}, {4, 1, 2, 2}, {4}}, {{1, 5, 4, 4}, {2, 2, 2, 3}, {2}, {2, 2, 2, 3}, {2, 1, 1, 1}},
          {{1, 5, 4, 4}, {2, 2, 2, 3}, {2}, {2, 4, 2, 3}, {2, 1, 1, 1}}}),
+    row("conv2d", [](const auto& x) { return with_own_input(x); }, {{{1, 3, 3, 2}, {3, 2, 2, 2}, {2, 2, 2, 2}, {3, 2, 1, 1}, {1, 3, 3, 2}}}),
     row("embedding", [](const auto& x) { return through_embedding(x); },
         {{{3, 2}}, {{4, 5}}, {{3, 1}}, {{5, 17}}, {{3, 4}, {2, 3}, {4, 2}}, {{4, 3}, {1, 4}, {3, 1}}}, {{{3, 2, 1}}, {{3, 4}, {2, 4}, {4, 2}}}),
 };
@@ -94,4 +96,22 @@ TEST_CASE("a frozen weight gets no gradient buffer, a low-rank term does") {
   CHECK_FALSE(weight.var().has_grad());
   CHECK(a.var().grad() == Tensor<float>({1, 2}, {0.5f * 5 * 3, 0.5f * 5 * 1}));
   CHECK(b.var().grad() == Tensor<float>({2, 1}, {0.5f * 4, 0.5f * 4}));
+}
+
+TEST_CASE("an embedding stored as bfloat16 or half gives the rows converted") {
+  Generator generator(3);
+  auto table = Tensor<float>::uninitialized({7, 5});
+  fill_normal(table.span(), 0.0f, 1.0f, generator);
+  const Tensor<std::int32_t> ids({2, 2}, {6, 0, 3, 6});
+  const auto same = [&]<class S>(S) {
+    const Tensor<S> stored = cast<S>(table);
+    Weight<float> narrow, wide(cast<float>(stored), false);
+    narrow.set(Weight<float>::Stored(raw_copy(stored)));
+    return embedding(ids, narrow).value() == embedding(ids, wide).value();
+  };
+  CHECK(same(bfloat16()));
+  CHECK(same(half()));
+  Weight<float> narrow;
+  narrow.set(Weight<float>::Stored(raw_copy(cast<bfloat16>(table))));
+  REQUIRE_THROWS_WITH(embedding(Tensor<std::int32_t>({1}, {7}), narrow), contains("expected ids in [0, 7), got 7"));
 }

@@ -10,23 +10,12 @@
 #include "../io/scratch.hpp"
 #include "catch.hpp"
 #include "golden.hpp"
+#include "group.hpp"
 
 using namespace tenon;
 using golden::error, golden::numbers;
 
 namespace {
-
-/// Some parameters to be trained with given gradients.
-template <class T>
-struct Group {
-  std::vector<std::unique_ptr<Weight<T>>> weights;
-  std::vector<ParamRef<T>> list;
-  void add(const std::string& path, Tensor<T> value) {
-    weights.push_back(std::make_unique<Weight<T>>(std::move(value)));
-    list.push_back({path, weights.back().get()});
-  }
-  void give(std::size_t i, Tensor<T> gradient) { backward(weights[i]->var(), std::move(gradient)); }
-};
 
 Group<float> two() {
   Group<float> out;

@@ -326,6 +326,43 @@ TEST_CASE("adapters stack, merge together and leave one by one") {
   CHECK(!(zoo.linear.weight->value() == weight));
 }
 
+TEST_CASE("training a merged weight is an error before it is a loss") {
+  Zoo<float> zoo = frozen_zoo<float>();
+  const auto run = runs<float>().at(0);
+  REQUIRE(try_attach(zoo, lora, run));
+  shake(zoo, "default");
+  const auto write = [&] { zoo.linear.weight->update([](Tensor<float>& value) { value.data()[0] += 1; }); };
+  write();  // before merging: of no concern
+  merge(zoo);
+  const auto merged = zoo.linear.weight->value();
+  write();
+  const auto trained = zoo.linear.weight->value();
+  CHECK(!(merged == trained));
+  REQUIRE_THROWS_WITH(unmerge(zoo), contains("the weight of linear was written while an adapter was merged into it"));
+  REQUIRE_THROWS_AS(detach(zoo), Error);
+  CHECK(zoo.linear.weight->value() == trained);
+  merge_and_unload(zoo);
+  CHECK(zoo.linear.weight->value() == trained);
+  CHECK(adapter_names(zoo).empty());
+}
+
+TEST_CASE("disabled adapters are not merged, and not lost") {
+  Zoo<float> zoo = frozen_zoo<float>();
+  const auto run = runs<float>().at(0);
+  const auto weight = zoo.linear.weight->value();
+  REQUIRE(try_attach(zoo, lora, run, {.name = "a"}));
+  REQUIRE(try_attach(zoo, lora, run, {.name = "b"}));
+  shake(zoo, "");
+  disable(zoo, "b");
+  REQUIRE_THROWS_WITH(merge(zoo, "b"), contains("every adapter 'b' is disabled; enable it first"));
+  REQUIRE_THROWS_WITH(merge_and_unload(zoo), contains("adapter 'b' is disabled at linear and would be lost"));
+  CHECK(zoo.linear.weight->value() == weight);
+  const auto only_a = run.call(zoo, inputs_of(run)).value();
+  merge(zoo);
+  CHECK(error(run.call(zoo, inputs_of(run)).value(), only_a) < 1e-6);
+  CHECK(!zoo.linear.patches.entries.at(1).merged);
+}
+
 TEST_CASE("different methods stack on one layer") {
   Zoo<float> zoo = frozen_zoo<float>();
   const auto run = runs<float>().at(9);

@@ -3,12 +3,13 @@
 #include <functional>
 
 #include <tenon/autograd/backward.hpp>
+#include <tenon/autograd/training.hpp>
 
 namespace tenon::inline TENON_ABI {
 
 /// `f(inputs)` whose inner values are not kept. `parameters` are the leaves that f reads besides its inputs: the result
 /// wants a gradient when any input or any parameter does. `unchanged()` runs before the second computation and throws
-/// when something f reads has moved since.
+/// when something f reads has moved since. Dropout inside drops the same elements again.
 template <Real T>
 Var<T> checkpoint(std::function<Var<T>(std::span<const Var<T>>)> f, std::vector<Var<T>> inputs, std::span<const Var<T>> parameters,
                   std::function<void()> unchanged) {
@@ -20,6 +21,7 @@ Var<T> checkpoint(std::function<Var<T>(std::span<const Var<T>>)> f, std::vector<
     edges.push_back(p);
   }
   if (!wanted || !grad_enabled()) return f(inputs);
+  const detail::TrainingState training = detail::training_state;
   Var<T> y = [&] {
     const NoGrad no_grad;
     return f(inputs);
@@ -31,10 +33,11 @@ Var<T> checkpoint(std::function<Var<T>(std::span<const Var<T>>)> f, std::vector<
     wants.push_back(x.requires_grad());
   }
   return record(y.shared(), std::span<const Var<T>>(edges),
-                [f = std::move(f), kept = std::move(kept), wants = std::move(wants), unchanged = std::move(unchanged)](
+                [f = std::move(f), kept = std::move(kept), wants = std::move(wants), unchanged = std::move(unchanged), training](
                     Tensor<T>& dy, std::span<Grad<T>> dx) {
                   unchanged();
                   const EnableGrad enable;
+                  const detail::TrainingScope same_draws(training);
                   std::vector<Var<T>> again;
                   for (std::size_t i = 0; i < kept.size(); ++i)
                     again.push_back(wants[i] ? variable<T>(kept[i]) : Var<T>(kept[i], nullptr));

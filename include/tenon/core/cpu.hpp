@@ -6,6 +6,10 @@
 #include <string>
 #include <string_view>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <tenon/core/error.hpp>
 
 namespace tenon::inline TENON_ABI {
@@ -25,7 +29,7 @@ inline constexpr bool is_compiled(Isa isa) {
 #if defined(TENON_STATIC_ISA)
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
   return isa == Isa::avx512;
-#elif defined(__AVX2__) && defined(__FMA__)
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
   return isa == Isa::avx2;
 #elif defined(__aarch64__)
   return isa == Isa::neon;
@@ -53,7 +57,9 @@ inline const CpuFeatures& cpu_features() {
     CpuFeatures f;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    f.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    unsigned a = 0, b = 0, c = 0, d = 0;  // clang 14 knows no "f16c"
+    const bool f16c = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+    f.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c;
     f.avx512 = f.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     f.bf16 = f.avx512 && __builtin_cpu_supports("avx512bf16");

@@ -5,12 +5,16 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -71,6 +75,28 @@ inline std::string temporary_beside(const std::string& path) {
   for (int i = 0; i < 16; ++i, random >>= 4) name += digits[random & 15];
   return name + ".tmp";
 }
+inline bool is_temporary_name(std::string_view name) {
+  return name.size() == 27 && name.starts_with(".tenon-") && name.ends_with(".tmp") &&
+         name.substr(7, 16).find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+/// Removes what killed writers left in a directory: our temporary files that nobody has locked and nothing has touched for
+/// an hour. A writer locks its own as long as it writes, and the kernel lets go when the writer dies.
+inline void remove_stale_temporaries(const std::string& directory, FileOperations& files) {
+  const std::unique_ptr<::DIR, int (*)(::DIR*)> listing(::opendir(directory.c_str()), ::closedir);
+  if (!listing) return;
+  const std::time_t now = std::time(nullptr);
+  while (const ::dirent* entry = ::readdir(listing.get())) {
+    if (!is_temporary_name(entry->d_name)) continue;
+    const std::string path = directory + '/' + entry->d_name;
+    const int file = ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (file < 0) continue;
+    struct ::stat status {};
+    if (::fstat(file, &status) == 0 && S_ISREG(status.st_mode) && status.st_mtime < now - 3600 && ::flock(file, LOCK_EX | LOCK_NB) == 0)
+      files.unlink(path.c_str());
+    ::close(file);
+  }
+}
 
 }  // namespace detail
 
@@ -106,7 +132,8 @@ class FileSink {
 
 /// Writes `path` whole or not at all: `writer(FileSink&)` fills a temporary file in the same directory, which is made
 /// durable, renamed to `path`, and the directory made durable. An existing file's mode is kept; a symbolic link is
-/// replaced, not followed; whoever has the old file open or mapped keeps it.
+/// replaced, not followed; whoever has the old file open or mapped keeps it. Temporary files of writers that were killed are
+/// removed from the directory after an hour.
 /// Throws FileError, or what the writer throws: then the old file is untouched and no temporary file remains.
 template <class Writer>
 void atomic_write(const std::string& path, Writer&& writer, FileOperations& files = system_files()) {
@@ -124,12 +151,14 @@ void atomic_write(const std::string& path, Writer&& writer, FileOperations& file
     }
   } temporary{files, {}, -1};
 
+  detail::remove_stale_temporaries(detail::directory_of(path), files);
   const auto name = detail::temporary_beside(path);
   const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
   do temporary.file = files.open(name.c_str(), flags, exists ? 0600u : 0666u);
   while (temporary.file < 0 && errno == EINTR);
   if (temporary.file < 0) detail::fail_file("atomic_write", path, "cannot create a file in its directory");
   temporary.name = name;
+  ::flock(temporary.file, LOCK_EX | LOCK_NB);  // a file system without locks keeps its stale files
 
   if (exists && files.chmod(temporary.file, existing.st_mode & 07777u) != 0)
     detail::fail_file("atomic_write", path, "cannot keep the file's mode");

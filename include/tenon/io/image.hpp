@@ -101,7 +101,7 @@ inline Image load_image(const std::string& path) {
 }
 
 /// Writes a PNG file, whole or not at all. Throws FileError when the file cannot be written, and what encode_png throws.
-inline void save_png(const std::string& path, const Image& image, const PngText& text = {}) {
+inline void save_png(const Image& image, const std::string& path, const PngText& text = {}) {
   const auto bytes = encode_png(image, text);
   atomic_write(path, [&](FileSink& out) { out.write(std::as_bytes(std::span(bytes))); });
 }

@@ -3,7 +3,7 @@
 //
 //   auto file = SafetensorsFile::open("model.safetensors");
 //   auto weight = file.load<float>("text_model.final_layer_norm.weight");
-//   save_safetensors("out.safetensors", {{"weight", raw_view(weight)}});
+//   save_safetensors("out.safetensors", {{"weight", raw_copy(weight)}});
 //
 // A file is judged whole when it is opened (io/safetensors_header.hpp); after that only names can be wrong.
 #include <tenon/core/nearest.hpp>
@@ -12,13 +12,6 @@
 #include <tenon/tensor/cast.hpp>
 
 namespace tenon::inline TENON_ABI {
-
-/// A tensor's elements as untyped bytes, not copied: valid while the tensor lives and keeps its memory.
-template <class T>
-RawTensor raw_view(const Tensor<T>& tensor) {
-  const auto* bytes = reinterpret_cast<const std::byte*>(tensor.data());
-  return {dtype_of<T>, tensor.shape(), std::shared_ptr<const std::byte>(std::shared_ptr<void>(), bytes)};
-}
 
 struct OpenOptions {
   /// Map the file: tensors cost no memory of their own. Otherwise each access reads and copies, which a file that others

@@ -7,12 +7,16 @@
 // and keys must differ and names hold no NUL, a tensor has no unknown keys, at most eight extents and each below 2^63,
 // "__metadata__" is no null, and nothing precedes the first `{`.
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <optional>
+#include <set>
+#include <utility>
 #include <vector>
 
 #include <tenon/core/dtype.hpp>
 #include <tenon/core/shape.hpp>
+#include <tenon/io/utf8.hpp>
 
 namespace tenon::inline TENON_ABI {
 
@@ -56,50 +60,27 @@ inline std::string quoted(std::string_view name) {
   return out + (name.size() > 100 ? "...\"" : "\"");
 }
 
-/// The first byte that breaks UTF-8 (overlong forms and surrogates included), or npos.
-inline std::size_t first_invalid_utf8(std::string_view text) {
-  for (std::size_t i = 0; i < text.size();) {
-    const auto byte = [&](std::size_t k) { return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0u; };
-    const unsigned lead = byte(0);
-    if (lead < 0x80) {
-      ++i;
-      continue;
-    }
-    const std::size_t more = lead >= 0xc2 && lead <= 0xdf ? 1 : (lead & 0xf0u) == 0xe0 ? 2 : lead >= 0xf0 && lead <= 0xf4 ? 3 : 0;
-    const unsigned low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80, high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
-    if (more == 0 || byte(1) < low || byte(1) > high) return i;
-    for (std::size_t k = 2; k <= more; ++k)
-      if ((byte(k) & 0xc0u) != 0x80) return i;
-    i += more + 1;
-  }
-  return std::string_view::npos;
-}
-
-inline void append_utf8(std::string& out, std::uint32_t point) {
-  const auto put = [&](std::uint32_t byte) { out += static_cast<char>(byte); };
-  if (point < 0x80) return put(point);
-  if (point < 0x800) {
-    put(0xc0 | point >> 6);
-  } else {
-    if (point < 0x10000) {
-      put(0xe0 | point >> 12);
-    } else {
-      put(0xf0 | point >> 18);
-      put(0x80 | (point >> 12 & 0x3f));
-    }
-    put(0x80 | (point >> 6 & 0x3f));
-  }
-  put(0x80 | (point & 0x3f));
-}
-
 /// Reads exactly the JSON that a header may hold: objects at two depths, strings, and arrays of unsigned integers. It
-/// neither recurses nor allocates by a number found in the file.
+/// neither recurses nor allocates by a number found in the file. The text is read twice: judged, in no more memory than it
+/// takes itself however hostile it is, and only then kept.
 class SafetensorsParser {
  public:
   SafetensorsParser(std::string_view text, std::uint64_t data_size, const std::string& file)
       : text_(text), data_size_(data_size), file_(file) {}
 
   SafetensorsHeader parse() {
+    read();
+    seen_ = {};
+    keys_ = {};
+    keep_ = true;
+    read();
+    std::sort(header_.tensors.begin(), header_.tensors.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+    return std::move(header_);
+  }
+
+ private:
+  void read() {
+    has_metadata_ = false;
     if (text_.empty() || text_[0] != '{') reject("header-start", "'{' as the first byte", found());
     if (text_.find('\0') != std::string_view::npos) reject("header-nul", "text", "a NUL byte");
     if (at_ = first_invalid_utf8(text_); at_ != std::string_view::npos) reject("header-utf8", "UTF-8", "a byte that breaks it");
@@ -112,12 +93,15 @@ class SafetensorsParser {
     });
     skip_space();
     if (at_ != text_.size()) reject("json-end", "nothing but spaces after the header", found());
-    check_names();
+    if (keep_) return;
+    check_names(keys_, [&](const std::string& key) {
+      where_ = "__metadata__";
+      reject("duplicate-key", "each key once", detail::quoted(key));
+    });
+    check_names(seen_, [&](const std::string& name) { reject_tensor(name, "duplicate-name", "each name once", "it twice"); });
     check_layout();
-    return std::move(header_);
   }
 
- private:
   // ---- judging
   template <class Expected, class Found>
   [[noreturn]] void reject(std::string_view rule, const Expected& expected, const Found& found) const {
@@ -126,31 +110,47 @@ class SafetensorsParser {
   }
   /// Rules on a tensor's meaning rather than its text.
   template <class Expected, class Found>
-  [[noreturn]] void reject(const TensorInfo& t, std::string_view rule, const Expected& expected, const Found& found) const {
-    fail<FileError>("safetensors", file_, ": tensor ", detail::quoted(t.name), ": rule ", rule, ": expected ", expected, ", found ",
+  [[noreturn]] void reject_tensor(const std::string& name, std::string_view rule, const Expected& expected, const Found& found) const {
+    fail<FileError>("safetensors", file_, ": tensor ", detail::quoted(name), ": rule ", rule, ": expected ", expected, ", found ",
                     found);
   }
 
-  /// Names differ. Sorts the tensors by name.
-  void check_names() {
-    auto& tensors = header_.tensors;
-    std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
-    const auto twin = std::adjacent_find(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.name == b.name; });
-    if (twin != tensors.end()) reject(*twin, "duplicate-name", "each name once", "it twice");
+  /// Where a name stands (its opening quote), and a hash of what it spells.
+  struct NameAt {
+    std::uint32_t hash, at;
+  };
+  struct TensorAt : NameAt {
+    std::uint64_t begin, end;
+  };
+  static NameAt name_at(const std::string& name, std::size_t at) {
+    return {static_cast<std::uint32_t>(std::hash<std::string>()(name)), static_cast<std::uint32_t>(at)};
+  }
+  std::string string_at(std::size_t at) {
+    const std::size_t before = std::exchange(at_, at);
+    std::string out = string();
+    at_ = before;
+    return out;
+  }
+  /// Names differ. Sorts the list by hash.
+  template <class List, class Twice>
+  void check_names(List& list, Twice&& twice) {
+    std::sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.hash < b.hash; });
+    for (std::size_t begin = 0, end = 0; begin < list.size(); begin = end) {
+      std::set<std::string> names;
+      for (end = begin + 1; end < list.size() && list[end].hash == list[begin].hash; ++end) {
+        if (names.empty()) names.insert(string_at(list[begin].at));
+        if (const auto name = string_at(list[end].at); !names.insert(name).second) twice(name);
+      }
+    }
   }
   /// The tensors tile the data: from 0, without overlap or hole, to the end.
-  void check_layout() const {
-    std::vector<const TensorInfo*> order;
-    order.reserve(header_.tensors.size());
-    for (const auto& t : header_.tensors) order.push_back(&t);
-    std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
-      return a->begin != b->begin ? a->begin < b->begin : a->end < b->end;
-    });
+  void check_layout() {
+    std::sort(seen_.begin(), seen_.end(), [](const auto& a, const auto& b) { return a.begin != b.begin ? a.begin < b.begin : a.end < b.end; });
     std::uint64_t covered = 0;
-    for (const auto* t : order) {
-      if (t->begin != covered)
-        reject(*t, t->begin < covered ? "overlap" : "hole", join_text("its data to begin at ", covered), t->begin);
-      covered = t->end;
+    for (const auto& t : seen_) {
+      if (t.begin != covered)
+        reject_tensor(string_at(t.at), t.begin < covered ? "overlap" : "hole", join_text("its data to begin at ", covered), t.begin);
+      covered = t.end;
     }
     check<FileError>(covered == data_size_, "safetensors", file_, ": rule data-end: expected ", covered,
                      " bytes after the header, found ", data_size_);
@@ -163,12 +163,15 @@ class SafetensorsParser {
     has_metadata_ = true;
     object([&](std::string&& key) {
       if (peek() != '"') reject("metadata", "a string value", found());
-      if (!header_.metadata.emplace(key, string()).second) reject("duplicate-key", "each key once", detail::quoted(key));
+      if (!keep_) keys_.push_back(name_at(key, key_at_));
+      std::string value = string();
+      if (keep_) header_.metadata.emplace(std::move(key), std::move(value));
     });
     where_.clear();
   }
 
   void tensor(std::string&& name) {
+    const std::size_t name_begin = key_at_;
     where_ = "tensor " + detail::quoted(name);
     if (name.find('\0') != std::string::npos) reject("name", "a name without NUL", "one");
     TensorInfo t;
@@ -213,14 +216,17 @@ class SafetensorsParser {
     });
     if (!has_dtype || !has_shape || !has_offsets)
       reject("missing-key", "dtype, shape and data_offsets", has_dtype ? (has_shape ? "no data_offsets" : "no shape") : "no dtype");
-    if (t.begin > t.end) reject(t, "offsets", "begin <= end", join_text('[', t.begin, ", ", t.end, ']'));
-    if (t.end > data_size_) reject(t, "data-end", join_text("an end of at most ", data_size_, " (is the file cut short?)"), t.end);
+    if (t.begin > t.end) reject_tensor(t.name, "offsets", "begin <= end", join_text('[', t.begin, ", ", t.end, ']'));
+    if (t.end > data_size_) reject_tensor(t.name, "data-end", join_text("an end of at most ", data_size_, " (is the file cut short?)"), t.end);
     const auto elements = static_cast<std::uint64_t>(t.shape.size());
-    if (elements > ~std::uint64_t{0} / bits) reject(t, "shape-size", "a number of bits below 2^64", "more");
-    if (elements * bits % 8 != 0) reject(t, "bits", "whole bytes", join_text(elements * bits, " bits"));
+    if (elements > ~std::uint64_t{0} / bits) reject_tensor(t.name, "shape-size", "a number of bits below 2^64", "more");
+    if (elements * bits % 8 != 0) reject_tensor(t.name, "bits", "whole bytes", join_text(elements * bits, " bits"));
     if (t.end - t.begin != elements * bits / 8)
-      reject(t, "size", join_text(elements * bits / 8, " bytes for ", t.dtype_name, ' ', t.shape), t.end - t.begin);
-    header_.tensors.push_back(std::move(t));
+      reject_tensor(t.name, "size", join_text(elements * bits / 8, " bytes for ", t.dtype_name, ' ', t.shape), t.end - t.begin);
+    if (keep_)
+      header_.tensors.push_back(std::move(t));
+    else
+      seen_.push_back({name_at(t.name, name_begin), t.begin, t.end});
     where_.clear();
   }
 
@@ -251,7 +257,9 @@ class SafetensorsParser {
     if (peek() == '}') return void(++at_);
     while (true) {
       if (peek() != '"') reject("json", "a string", found());
+      const std::size_t key_begin = at_;
       auto key = string();
+      key_at_ = key_begin;
       expect(':');
       member(std::move(key));
       if (peek() == '}') return void(++at_);
@@ -300,6 +308,7 @@ class SafetensorsParser {
   std::string string() {
     std::string out;
     ++at_;  // the opening quote, seen by the caller
+    if (const auto close = text_.find('"', at_); close != std::string_view::npos) out.reserve(close - at_);
     while (true) {
       if (at_ == text_.size()) reject("string", "a closing quote", "the end");
       const char c = text_[at_++];
@@ -333,9 +342,11 @@ class SafetensorsParser {
   std::uint64_t data_size_;
   const std::string& file_;
   SafetensorsHeader header_;
+  std::deque<TensorAt> seen_;  // a deque grows without a second copy
+  std::deque<NameAt> keys_;
   std::string where_;
-  std::size_t at_ = 0;
-  bool has_metadata_ = false;
+  std::size_t at_ = 0, key_at_ = 0;
+  bool has_metadata_ = false, keep_ = false;
 };
 
 }  // namespace detail

@@ -73,6 +73,7 @@ struct PatchSlot {
   std::vector<PatchEntry<T, P>> entries;
   /// While something is merged: the layer's elements from before, which unmerge puts back.
   std::optional<typename Weight<T>::Stored> original;
+  std::uint64_t merged_version = 0;  ///< the weight's, as merging left it
 
   bool empty() const { return entries.empty(); }
   auto begin() { return entries.begin(); }

@@ -44,7 +44,9 @@ struct ConvLowRank {
   std::shared_ptr<const kernels::PackedMatrix<T>> a, b;
   T scale;
   Tensor<T> t;                         // s A x [pixels, R]; kept when B wants a gradient
-  std::shared_ptr<const Tensor<T>> x;  // kept when A wants a gradient
+  std::shared_ptr<const Tensor<T>> x;  // x', kept when A wants a gradient
+  std::size_t input;                    // index among the inputs of the record: A, then B, then x' where given
+  bool own_input;
 };
 
 }  // namespace detail
@@ -66,18 +68,20 @@ Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity
                           a[0] % s.groups == 0 && b == Shape{s.out, a[0] / s.groups, 1, 1},
                       "conv2d", "expected A [R, ", s.group_c(), ", ", s.kh, ", ", s.kw, "] and B [", s.out, ", R / ", s.groups,
                       ", 1, 1], got ", a, " and ", b);
-    check(!term.x, "conv2d", "expected a low-rank term on the layer's own input");
+    const Var<T>& own = term.x ? *term.x : x;
+    check<ShapeError>(own.shape() == x.shape(), "conv2d", "expected a low-rank input of shape ", x.shape(), ", got ", own.shape());
     Conv2dOptions down = options;
     down.groups = s.c / a[1];
     detail::ConvLowRank<T> state{detail::conv_shape(x.shape(), a, down),
                                  {.n = s.n, .h = s.out_h(), .w = s.out_w(), .c = a[0], .out = s.out, .groups = s.groups},
-                                 nullptr, nullptr, term.scale, Tensor<T>::uninitialized({s.pixels(), a[0]}), x.shared()};
+                                 nullptr, nullptr, term.scale, Tensor<T>::uninitialized({s.pixels(), a[0]}), own.shared(), inputs.size(), term.x.has_value()};
     state.a = detail::packed_conv(state.down, *term.a);
     state.b = detail::packed_conv(state.up, *term.b);
-    kernels::conv2d_forward<T>(state.down, x.value().data(), *state.a, state.t.data());
+    kernels::conv2d_forward<T>(state.down, own.value().data(), *state.a, state.t.data());
     kernels::scale(state.t.size(), static_cast<double>(term.scale), state.t.data(), state.t.data());
     inputs.push_back(term.a->var());
     inputs.push_back(term.b->var());
+    if (term.x) inputs.push_back(*term.x);
     states.push_back(std::move(state));
   }
   for (const auto& state : states)
@@ -89,9 +93,9 @@ Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity
   epilogue.bias = bias != nullptr ? bias->value().data() : nullptr;
   kernels::conv2d_forward<T>(s, x.value().data(), *packed, y.data(), epilogue, terms);
 
-  for (std::size_t i = 0; i < states.size(); ++i) {
-    if (!inputs[3 + 2 * i].requires_grad()) states[i].x.reset();
-    if (!inputs[4 + 2 * i].requires_grad()) states[i].t = Tensor<T>();
+  for (auto& state : states) {
+    if (!inputs[state.input].requires_grad()) state.x.reset();
+    if (!inputs[state.input + 1].requires_grad()) state.t = Tensor<T>();
   }
   return record(std::make_shared<const Tensor<T>>(std::move(y)), std::span<const Var<T>>(inputs),
                 [s, packed, states = std::move(states), x_shape = x.shape(), x = inputs[1].requires_grad() ? x.shared() : nullptr](
@@ -103,16 +107,16 @@ Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity
                     d = Tensor<T>::uninitialized(x_shape);
                     kernels::conv2d_dx<T>(s, dy.data(), *packed, d.data(), false);
                   }
-                  for (std::size_t i = 0; i < states.size(); ++i) {
-                    const auto& state = states[i];
-                    Grad<T>&da = dx[3 + 2 * i], &db = dx[4 + 2 * i];
+                  for (const auto& state : states) {
+                    Grad<T>&da = dx[state.input], &db = dx[state.input + 1], &own = state.own_input ? dx[state.input + 2] : dx[0];
                     if (db.wanted()) kernels::conv2d_dw<T>(state.up, state.t.data(), dy.data(), db.slot().data(), true);
-                    if (!da.wanted() && !dx[0].wanted()) continue;
+                    if (!da.wanted() && !own.wanted()) continue;
                     auto u = Tensor<T>::uninitialized({s.pixels(), state.down.out});  // s B^T dy
                     kernels::conv2d_dx<T>(state.up, dy.data(), *state.b, u.data(), false);
                     kernels::scale(u.size(), static_cast<double>(state.scale), u.data(), u.data());
                     if (da.wanted()) kernels::conv2d_dw<T>(state.down, state.x->data(), u.data(), da.slot().data(), true);
-                    if (dx[0].wanted()) kernels::conv2d_dx<T>(state.down, u.data(), *state.a, d.data(), true);
+                    if (own.wanted())
+                      kernels::conv2d_dx<T>(state.down, u.data(), *state.a, state.own_input ? own.slot().data() : d.data(), true);
                   }
                   if (dx[0].wanted()) dx[0].add(std::move(d));
                 });

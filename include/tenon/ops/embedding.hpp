@@ -6,6 +6,25 @@
 
 namespace tenon::inline TENON_ABI {
 
+namespace detail {
+/// The rows of the table, converted after the lookup where it is stored in another type.
+template <class T>
+Tensor<T> looked_up(const Tensor<std::int32_t>& ids, const Weight<T>& table, const Shape& shape) {
+  const Index rows = table.shape()[0], width = table.shape()[1];
+  const RawTensor bytes = table.bytes();
+  if (bytes.dtype != dtype_of<T>) {
+    const std::size_t size = static_cast<std::size_t>(width) * bytes_of(bytes.dtype);
+    const auto picked = allocate<std::byte>(ids.size() * static_cast<Index>(size));
+    for (Index i = 0; i < ids.size(); ++i)
+      std::memcpy(picked.get() + static_cast<std::size_t>(i) * size, bytes.bytes.get() + static_cast<std::size_t>(ids.data()[i]) * size, size);
+    return cast<T>(RawTensor{bytes.dtype, shape, {picked, picked.get()}});
+  }
+  auto y = Tensor<T>::uninitialized(shape);
+  kernels::embedding_forward(ids.size(), width, rows, ids.data(), table.value().data(), y.data());
+  return y;
+}
+}  // namespace detail
+
 /// ids [...] -> [..., D] from table [vocabulary, D]; low rank: A [R, vocabulary], B [D, R].
 /// Throws Error for an id outside the table, ShapeError when extents do not fit.
 template <class T>
@@ -16,9 +35,7 @@ Var<T> embedding(const Tensor<std::int32_t>& ids, const Weight<T>& table, std::t
   check(bad < 0, "embedding", "expected ids in [0, ", rows, "), got ", bad < 0 ? 0 : ids.data()[bad], " at position ", bad);
   Shape shape = ids.shape();
   shape.push_back(width);
-  const auto values = table.values();
-  auto y = Tensor<T>::uninitialized(shape);
-  kernels::embedding_forward(n, width, rows, ids.data(), values->data(), y.data());
+  auto y = detail::looked_up(ids, table, shape);
 
   std::vector<Var<T>> inputs{table.trainable() ? table.var() : Var<T>()};
   struct State {

@@ -3,23 +3,9 @@
 #include <tenon/kernels/elementwise.hpp>
 #include <tenon/kernels/gemm.hpp>
 #include <tenon/ops/low_rank.hpp>
+#include <tenon/ops/unary.hpp>
 
 namespace tenon::inline TENON_ABI {
-
-using kernels::Activation;
-
-/// The element-wise function that an activation is.
-inline kernels::Unary unary_of(Activation activation) {
-  switch (activation) {
-    case Activation::relu: return kernels::Unary::relu;
-    case Activation::gelu: return kernels::Unary::gelu;
-    case Activation::quick_gelu: return kernels::Unary::quick_gelu;
-    case Activation::silu: return kernels::Unary::silu;
-    case Activation::tanh: return kernels::Unary::tanh;
-    case Activation::none: break;
-  }
-  fail("activation", "expected a function, got none");
-}
 
 /// A weight [n, k] packed for `gemm`; a weight of more axes counts as [extent 0, the rest].
 template <class T>
@@ -109,7 +95,7 @@ Var<T> linear(const Var<T>& x, const Weight<T>& weight, const std::type_identity
                  out = activation == Activation::none ? nullptr : shared_y, x = w.requires_grad() ? x.shared() : nullptr,
                  x_shape = x.shape()](Tensor<T>& dy, std::span<Grad<T>> dx) {
                   if (activation != Activation::none)
-                    kernels::unary_backward(unary_of(activation), dy.size(), pre.data(), out->data(), dy.data(), dy.data());
+                    kernels::unary_backward(detail::unary_of(activation), dy.size(), pre.data(), out->data(), dy.data(), dy.data());
                   if (dx[2].wanted()) kernels::column_sum(dy.data(), n, m, n, dx[2].slot().data(), true);
                   if (dx[1].wanted()) kernels::gemm_dw(dy.data(), n, x->data(), k, m, n, k, dx[1].slot().data(), k, true);
                   Tensor<T> d;

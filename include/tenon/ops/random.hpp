@@ -1,5 +1,6 @@
 #pragma once
 // Random tensors by torch's CPU stream, and dropout by position.
+#include <tenon/autograd/training.hpp>
 #include <tenon/autograd/var.hpp>
 #include <tenon/core/random.hpp>
 #include <tenon/kernels/dropout.hpp>
@@ -47,6 +48,11 @@ Var<T> dropout(const Var<T>& x, double p, const Philox& random) {
     kernels::dropout(dy.size(), p, random, static_cast<const T*>(dy.data()), dy.data());
     dx[0].add(std::move(dy));
   });
+}
+/// Dropout as layers have it: by the next numbers of the enclosing Training, and x itself where there is none.
+template <Real T>
+Var<T> dropout(const Var<T>& x, double p) {
+  return is_training() ? dropout(x, p, next_draw()) : x;
 }
 
 }  // namespace tenon::inline TENON_ABI

@@ -7,7 +7,22 @@
 
 namespace tenon::inline TENON_ABI {
 
+using kernels::Activation;
+
 namespace detail {
+
+/// The element-wise function that an activation is.
+inline kernels::Unary unary_of(Activation activation) {
+  switch (activation) {
+    case Activation::relu: return kernels::Unary::relu;
+    case Activation::gelu: return kernels::Unary::gelu;
+    case Activation::quick_gelu: return kernels::Unary::quick_gelu;
+    case Activation::silu: return kernels::Unary::silu;
+    case Activation::tanh: return kernels::Unary::tanh;
+    case Activation::none: break;
+  }
+  fail("activation", "expected a function, got none");
+}
 
 /// Whether f'(x) is computed from y = f(x) alone: then x need not be kept.
 inline bool slope_needs_y(kernels::Unary op) {
@@ -53,16 +68,8 @@ template <Real T> Var<T> silu(const Var<T>& x) { return detail::unary(kernels::U
 
 /// The activation that a configuration names.
 template <Real T>
-Var<T> activation(const Var<T>& x, kernels::Activation kind) {
-  switch (kind) {
-    case kernels::Activation::none: return x;
-    case kernels::Activation::relu: return relu(x);
-    case kernels::Activation::gelu: return gelu(x);
-    case kernels::Activation::quick_gelu: return quick_gelu(x);
-    case kernels::Activation::silu: return silu(x);
-    case kernels::Activation::tanh: return tanh(x);
-  }
-  return x;
+Var<T> activation(const Var<T>& x, Activation kind) {
+  return kind == Activation::none ? x : detail::unary(detail::unary_of(kind), x);
 }
 
 /// value gelu(gate), value and gate being the halves of x's last axis (Shazeer, 2002.05202, erf form).

@@ -1,7 +1,5 @@
 #pragma once
 // AdamW: Adam with decoupled weight decay (Loshchilov, Hutter 2017, 1711.05101), by torch's formulas.
-#include <map>
-
 #include <tenon/kernels/update.hpp>
 #include <tenon/optim/optimizer.hpp>
 
@@ -27,9 +25,8 @@ class AdamW {
   StepGuard<T> guard;
 
   explicit AdamW(std::vector<ParamRef<T>> list, AdamWConfig options = {}) : config(options), list_(std::move(list)) {
-    check(!list_.empty(), "AdamW", "expected at least one trainable parameter, got none");
+    check_trainable("AdamW", list_);
     for (const auto& ref : list_) {
-      check(ref.weight->trainable(), "AdamW", "expected trainable parameters, got the frozen ", ref.path);
       first_.emplace_back(ref.weight->shape());
       second_.emplace_back(ref.weight->shape());
     }
@@ -48,17 +45,10 @@ class AdamW {
                               .weight_decay = 0,
                               .gradient_scale = clip_factor(result.grad_norm, config.clip_norm),
                               .step = steps_};
-    for (std::size_t i = 0; i < list_.size(); ++i) {
-      Weight<T>& weight = *list_[i].weight;
-      const Var<T> leaf = weight.var();  // the first write may give the weight a new one
-      if (!leaf.has_grad()) continue;
-      update.weight_decay = config.decay_vectors || weight.shape().rank() > 1 ? config.weight_decay : 0;
-      const T* gradient = leaf.grad().data();
-      weight.update([&](Tensor<T>& value) {
-        kernels::adamw_update(value.size(), update, gradient, value.data(), first_[i].data(), second_[i].data());
-      });
-      leaf.clear_grad();
-    }
+    consume_gradients(list_, [&](std::size_t i, const T* gradient, Tensor<T>& value) {
+      update.weight_decay = config.decay_vectors || value.rank() > 1 ? config.weight_decay : 0;
+      kernels::adamw_update(value.size(), update, gradient, value.data(), first_[i].data(), second_[i].data());
+    });
     return result;
   }
 
@@ -76,17 +66,7 @@ class AdamW {
   }
   /// Puts back what `state` gave, at `steps` steps. Throws NameError on a missing moment, ShapeError on another shape.
   void restore(const std::map<std::string, Tensor<T>>& state, Index steps) {
-    const auto find = [&](const std::string& name, const Shape& shape) -> const Tensor<T>& {
-      const auto at = state.find(name);
-      check<NameError>(at != state.end(), "AdamW", "expected the moment ", name, " in the saved state");
-      check<ShapeError>(at->second.shape() == shape, "AdamW", "expected ", name, " of shape ", shape, ", got ", at->second.shape());
-      return at->second;
-    };
-    std::vector<Tensor<T>> first, second;
-    for (const auto& ref : list_) {
-      first.push_back(find(ref.path + ".first", ref.weight->shape()));
-      second.push_back(find(ref.path + ".second", ref.weight->shape()));
-    }
+    auto first = saved_moments("AdamW", list_, ".first", state), second = saved_moments("AdamW", list_, ".second", state);
     first_ = std::move(first);
     second_ = std::move(second);
     steps_ = steps;

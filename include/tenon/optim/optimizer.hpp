@@ -1,7 +1,8 @@
 #pragma once
-// What every optimizer shares: the gradient's norm and clipping, and the guard against non-finite steps.
+// What every optimizer shares: its list and what it keeps for each parameter, clipping, and the guard against non-finite steps.
 #include <cmath>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -71,6 +72,41 @@ class StepGuard {
 inline double clip_factor(double norm, double limit) {
   const double factor = limit / (norm + 1e-6);
   return limit > 0 && factor < 1 ? factor : 1;
+}
+
+/// Throws Error unless the list holds parameters and each is trainable.
+template <class T>
+void check_trainable(std::string_view op, const std::vector<ParamRef<T>>& list) {
+  check(!list.empty(), op, "expected at least one trainable parameter, got none");
+  for (const auto& ref : list) check(ref.weight->trainable(), op, "expected trainable parameters, got the frozen ", ref.path);
+}
+
+/// Calls `f(i, gradient, value)` for each parameter that has a gradient, to write its value, and clears the gradient.
+template <class T, class F>
+void consume_gradients(const std::vector<ParamRef<T>>& list, F&& f) {
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const Var<T> leaf = list[i].weight->var();  // the first write may give the weight a new one
+    if (!leaf.has_grad()) continue;
+    const T* gradient = leaf.grad().data();
+    list[i].weight->update([&](Tensor<T>& value) { f(i, gradient, value); });
+    leaf.clear_grad();
+  }
+}
+
+/// One tensor for each parameter out of a saved state, by `path` + `ending`. Throws NameError on a missing one, ShapeError on another shape.
+template <class T>
+std::vector<Tensor<T>> saved_moments(std::string_view op, const std::vector<ParamRef<T>>& list, std::string_view ending,
+                                     const std::map<std::string, Tensor<T>>& state) {
+  std::vector<Tensor<T>> out;
+  for (const auto& ref : list) {
+    const std::string name = ref.path + std::string(ending);
+    const auto at = state.find(name);
+    check<NameError>(at != state.end(), op, "expected the moment ", name, " in the saved state");
+    check<ShapeError>(at->second.shape() == ref.weight->shape(), op, "expected ", name, " of shape ", ref.weight->shape(), ", got ",
+                      at->second.shape());
+    out.push_back(at->second);
+  }
+  return out;
 }
 
 }  // namespace tenon::inline TENON_ABI

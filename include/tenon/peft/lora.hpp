@@ -1,11 +1,13 @@
 #pragma once
 // LoRA: low-rank adaptation (Hu et al. 2021, 2106.09685) of Linear, Conv2d and Embedding.
 //
-// h = W0 x + s B A x with s = alpha / r, or alpha / sqrt(r) with rsLoRA (Kalajdzievski 2023, 2312.03732).
+// h = W0 x + s B A x with s = alpha / r, or alpha / sqrt(r) with rsLoRA (Kalajdzievski 2023, 2312.03732). In training,
+// dropout falls on x before A, as in peft (and, as there, not on an Embedding, whose x are ids).
 // Names, shapes and initialisation are those of peft's files.
 #include <cmath>
 
 #include <tenon/kernels/gemm.hpp>
+#include <tenon/ops/random.hpp>
 #include <tenon/peft/attach.hpp>
 
 namespace tenon::inline TENON_ABI {
@@ -16,6 +18,8 @@ struct LoraConfig {
   /// Names of the layers to tune: full paths, dot-suffixes or globs.
   std::vector<std::string> targets{};
   bool rslora = false;
+  /// The share of the inputs of A that a Training drops.
+  double dropout = 0;
   enum class Init { standard, gaussian } init = Init::standard;
 };
 
@@ -27,6 +31,7 @@ struct Lora final : OutputPatch<T> {
   Param<T> b;  ///< Linear [out, R], Conv2d [out, R / groups, 1, 1], Embedding [D, R]
   double alpha = 8;
   bool rslora = false;
+  double dropout = 0;
   Layer layer = Layer::linear;
 
   Lora(const Shape& a_shape, const Shape& b_shape, Layer kind, double alpha_value, bool rank_stabilised)
@@ -56,7 +61,11 @@ struct Lora final : OutputPatch<T> {
     f(layer == Layer::embedding ? "lora_embedding_A" : "lora_A.weight", a);
     f(layer == Layer::embedding ? "lora_embedding_B" : "lora_B.weight", b);
   }
-  std::optional<LowRank<T>> low_rank(const Var<T>&) const override { return LowRank<T>{a.get_if(), b.get_if(), scale(), std::nullopt}; }
+  std::optional<LowRank<T>> low_rank(const Var<T>& x) const override {
+    LowRank<T> term{a.get_if(), b.get_if(), scale(), std::nullopt};
+    if (dropout > 0 && layer != Layer::embedding && is_training()) term.x = tenon::dropout(x, dropout);
+    return term;
+  }
 
   bool can_merge() const override { return true; }
   /// W + s B A, each element one chain of fused multiply-adds that begins at W.
@@ -92,6 +101,7 @@ bool fits_by_default(const LoraConfig&, const SiteRef<T>&) {
 template <class T>
 NewPatch<T> make_patch(const LoraConfig& config, const SiteRef<T>& site, Generator& generator) {
   check(config.rank >= 1, "LoraConfig", "expected a rank of at least 1, got ", config.rank);
+  check(0 <= config.dropout && config.dropout < 1, "LoraConfig", "expected a dropout in [0, 1), got ", config.dropout);
   std::unique_ptr<Lora<T>> lora;
   const auto make = [&](const Shape& a, const Shape& b, typename Lora<T>::Layer kind) {
     lora = std::make_unique<Lora<T>>(a, b, kind, config.alpha, config.rslora);
@@ -110,6 +120,7 @@ NewPatch<T> make_patch(const LoraConfig& config, const SiteRef<T>& site, Generat
   } else {
     return {};
   }
+  lora->dropout = config.dropout;
   lora->initialize(config.init, generator);
   return {std::move(lora), nullptr};
 }

@@ -48,6 +48,8 @@ void set_merged(M& model, F&& merged) {
       }
       if (!moved) continue;
       changes.push_back(std::move(change));
+      check(!site.patches->original || site.weight->version() == site.patches->merged_version, "merge", "the weight of ", site.path,
+            " was written while an adapter was merged into it, so unmerging would lose that; merge_and_unload keeps it as it is");
       changes.back().stored = fold(site);
     }
   } catch (...) {
@@ -60,20 +62,27 @@ void set_merged(M& model, F&& merged) {
     if (any && !slot.original) slot.original = change.site.weight->stored();
     if (!any) slot.original.reset();
     change.site.weight->set(std::move(change.stored));
+    slot.merged_version = change.site.weight->version();
   }
 }
 
 }  // namespace detail
 
 /// Folds adapters into the weights by name pattern: the same outputs at no cost. A new weight is written and the old
-/// elements are kept by handle. Throws NameError when none fits, Error when a method cannot be merged; then nothing has changed.
+/// elements are kept by handle. Disabled adapters are left as they are. A merged weight must not be trained: unmerge and merge
+/// throw Error when it was written since. Throws NameError when no adapter fits, Error when all that fit are disabled or a
+/// method cannot be merged; then nothing has changed.
 template <class M>
 void merge(M& model, std::string_view pattern = "*") {
-  detail::for_each_named(model, "merge", pattern, [](const auto& site, auto& entry) {
+  bool any = false;
+  detail::for_each_named(model, "merge", pattern, [&](const auto& site, auto& entry) {
+    if (!entry.enabled) return;
+    any = true;
     bool possible = false;
     if constexpr (requires { entry.patch->can_merge(); }) possible = entry.patch->can_merge();
     check(possible, "merge", "adapter '", entry.adapter, "' (", entry.patch->kind(), ") cannot be merged at ", site.path);
   });
+  check(any, "merge", "every adapter '", pattern, "' is disabled; enable it first");
   detail::set_merged(model, [&](const auto& entry) { return entry.merged || (entry.enabled && glob_matches(pattern, entry.adapter)); });
 }
 
@@ -96,13 +105,16 @@ void detach(M& model, std::string_view pattern = "*") {
 }
 
 /// Merges adapters for good by name pattern: their patches are gone and the model is an ordinary one.
-/// Throws as `merge`, and Error when another adapter is merged and would stay.
+/// Throws as `merge`, and Error when another adapter is merged and would stay, or one that fits is disabled and would be lost.
 template <class M>
 void merge_and_unload(M& model, std::string_view pattern = "*") {
   for (const auto& site : sites(model))
     for_each_patch(site, [&](const auto& entry) {
-      check(!entry.merged || glob_matches(pattern, entry.adapter), "merge_and_unload", "adapter '", entry.adapter,
+      const bool named = glob_matches(pattern, entry.adapter);
+      check(!entry.merged || named, "merge_and_unload", "adapter '", entry.adapter,
             "' is merged too; unmerge it, or unload it with the same pattern");
+      check(entry.enabled || !named, "merge_and_unload", "adapter '", entry.adapter, "' is disabled at ", site.path,
+            " and would be lost; enable it or detach it first");
     });
   merge(model, pattern);
   for (const auto& site : sites(model)) {

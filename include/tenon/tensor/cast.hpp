@@ -75,12 +75,11 @@ Tensor<To> cast(const RawTensor& raw) {
   return out;
 }
 
-/// A tensor's elements as untyped bytes, copied.
+/// A tensor's elements as untyped bytes: copied, or taken over from a tensor that is moved in.
 template <class T>
-RawTensor raw_copy(const Tensor<T>& tensor) {
-  auto owner = std::make_shared<const Tensor<T>>(tensor);
-  return {dtype_of<T>, tensor.shape(),
-          std::shared_ptr<const std::byte>(owner, reinterpret_cast<const std::byte*>(owner->data()))};
+RawTensor raw_copy(Tensor<T> tensor) {
+  const auto owner = std::make_shared<const Tensor<T>>(std::move(tensor));
+  return {dtype_of<T>, owner->shape(), std::shared_ptr<const std::byte>(owner, reinterpret_cast<const std::byte*>(owner->data()))};
 }
 
 }  // namespace tenon::inline TENON_ABI

@@ -131,6 +131,31 @@ inline const Shape* shape_in(const AdapterFile& file, const std::string& key) {
   return at == file.tensors.end() ? nullptr : &at->second.shape;
 }
 
+/// peft's A of a grouped convolution reads every input [R, in, kh, kw]; ours may read its own group's [R, in / groups, kh, kw].
+/// Ours as peft's, with zeros where a row does not read.
+template <class T>
+Tensor<T> reading_every_input(const Tensor<T>& a, Index groups) {
+  const Index rank = a.extent(0), each = a.size() / rank;
+  Tensor<T> out(a.shape().with(1, a.extent(1) * groups));
+  for (Index r = 0; r < rank; ++r) std::copy_n(a.data() + r * each, each, out.data() + (r * groups + r / (rank / groups)) * each);
+  return out;
+}
+/// peft's as ours; nothing when a row does read another group.
+template <class T>
+std::optional<Tensor<T>> reading_own_group(const Tensor<T>& a, Index groups) {
+  const Index rank = a.extent(0), each = a.size() / rank / groups;
+  auto out = Tensor<T>::uninitialized(a.shape().with(1, a.extent(1) / groups));
+  for (Index r = 0; r < rank; ++r) std::copy_n(a.data() + (r * groups + r / (rank / groups)) * each, each, out.data() + r * each);
+  if (!(reading_every_input(out, groups) == a)) return std::nullopt;
+  return out;
+}
+/// The groups of a convolution, 1 for any other layer.
+template <class T>
+Index groups_of(const SiteRef<T>& site) {
+  const auto* const* conv = std::get_if<Conv2d<T>*>(&site.layer);
+  return conv != nullptr ? (*conv)->groups : 1;
+}
+
 template <class T>
 NewPatch<T> lora_from_file(const AdapterFile& file, const SiteRef<T>& site, const std::string& module, std::set<std::string>& used) {
   const bool table = std::holds_alternative<Embedding<T>*>(site.layer);
@@ -142,16 +167,17 @@ NewPatch<T> lora_from_file(const AdapterFile& file, const SiteRef<T>& site, cons
   config.rank = (*found)[0];
   config.alpha = pattern_value(*file.config, "alpha_pattern", module, file.config->template get<double>("lora_alpha", 8.0));
   config.rslora = file.config->template get<bool>("use_rslora", false);
+  config.dropout = file.config->template get<double>("lora_dropout", 0.0);
   Generator unused;
   NewPatch<T> made = make_patch(config, site, unused);
   check<FileError>(static_cast<bool>(made), "load_adapter", file.path, ": ", key, " is for a ", kind_of(site), ", which LoRA does not fit");
   auto& lora = static_cast<Lora<T>&>(*made.output);
-  if (const auto* const* conv = std::get_if<Conv2d<T>*>(&site.layer)) {  // peft's A reads every input, whatever the groups
-    const Shape& own = lora.a->shape();
-    const Shape every = own.with(1, own[1] * (*conv)->groups);
-    if (*found == every && every != own) lora.a = Param<T>(every);
-  }
+  const Index groups = groups_of(site);
+  const bool every = groups > 1 && *found == lora.a->shape().with(1, lora.a->shape()[1] * groups);
+  if (every) lora.a = Param<T>(*found);
   fill(lora, file, module, used);
+  if (every)
+    if (auto own = reading_own_group(lora.a->value(), groups)) lora.a = Param<T>(std::move(*own), false);
   return made;
 }
 
@@ -294,11 +320,15 @@ void save_adapter(M& model, const std::string& directory, const std::string& nam
       ++rank_votes[lora->rank()];
       ++alpha_votes[lora->alpha];
       one_value("use_rslora", lora->rslora);
+      one_value("lora_dropout", lora->dropout);
     }
     if (const auto* prefix = dynamic_cast<const Prefix<T>*>(patch)) return prefixes.push_back(prefix);
     if (const auto* bottleneck = dynamic_cast<const Bottleneck<T>*>(patch)) one_value("non_linearity", std::string(name_of(bottleneck->act)));
+    const Index groups = detail::groups_of(site);
     patch->params([&](std::string_view param, Param<T>& value) {
-      tensors.push_back({std::string(detail::peft_prefix) + site.path + "." + std::string(param), raw(value->value())});
+      const bool own_group = groups > 1 && param == "lora_A.weight" && value->shape()[1] == site.weight->shape()[1];
+      tensors.push_back({std::string(detail::peft_prefix) + site.path + "." + std::string(param),
+                         raw(own_group ? detail::reading_every_input(value->value(), groups) : value->value())});
     });
   });
   config["target_modules"] = targets;
@@ -308,7 +338,7 @@ void save_adapter(M& model, const std::string& directory, const std::string& nam
   if (kind == "lora") {
     const Index rank = most_common(rank_votes);
     const double alpha = most_common(alpha_votes);
-    config.update({{"peft_type", "LORA"}, {"r", rank}, {"lora_alpha", alpha}, {"lora_dropout", 0.0}, {"bias", "none"}, {"fan_in_fan_out", false},
+    config.update({{"peft_type", "LORA"}, {"r", rank}, {"lora_alpha", alpha}, {"bias", "none"}, {"fan_in_fan_out", false},
                    {"init_lora_weights", true}, {"modules_to_save", nullptr}, {"use_dora", false}});
     config["rank_pattern"] = nlohmann::json::object();
     config["alpha_pattern"] = nlohmann::json::object();

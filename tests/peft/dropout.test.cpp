@@ -1,0 +1,179 @@
+// LoRA's dropout: on the input of A, only inside a Training.
+#include <tenon/autograd/gradcheck.hpp>
+#include <tenon/nn/checkpoint.hpp>
+#include <tenon/peft/formats/peft.hpp>
+#include <tenon/peft/merge.hpp>
+
+#include "../io/scratch.hpp"
+#include "catch.hpp"
+#include "golden.hpp"
+
+using namespace tenon;
+using golden::error, golden::numbers;
+
+namespace {
+
+template <class T>
+struct Pair {
+  Linear<T> linear{6, 5};
+  Conv2d<T> conv{4, 6, 3, {.padding = 1, .groups = 2}};
+  Embedding<T> table{9, 6};
+
+  explicit Pair(double dropout) {
+    Generator generator(7);
+    for (const auto& ref : params(*this)) ref.weight->set(numbers<T>(ref.weight->shape(), generator, 0.5));
+    freeze(*this);
+    attach(*this, LoraConfig{.rank = 2, .alpha = 3, .targets = {"linear", "conv", "table"}, .dropout = dropout}, generator);
+    for (const auto& ref : patch_params(*this)) {
+      ref.weight->set(numbers<T>(ref.weight->shape(), generator, 0.4));
+      ref.weight->set_trainable(true);
+    }
+  }
+  template <class Self, class F>
+  static void fields(Self& s, F&& f) {
+    f("linear", s.linear), f("conv", s.conv), f("table", s.table);
+  }
+};
+
+/// y = base(x) + s B A drop(x), by the parts.
+Tensor<double> by_parts(const Pair<double>& model, const Var<double>& x, double p, const Philox& draw) {
+  const auto& patch = dynamic_cast<const Lora<double>&>(*model.linear.patches.entries.at(0).patch);
+  const Var<double> base = linear(x, *model.linear.weight, model.linear.bias.get_if());
+  return (base + linear(linear(dropout(x, p, draw), *patch.a), *patch.b) * patch.scale()).value();
+}
+
+}  // namespace
+
+TEST_CASE("dropout by hand: B A takes x with elements dropped, W takes all of it") {
+  Linear<double> layer(4, 1, false);
+  layer.weight->set(Tensor<double>({1, 4}, {1, 10, 100, 1000}));
+  Generator generator(1);
+  attach(layer, LoraConfig{.rank = 1, .alpha = 3, .targets = {""}, .dropout = 0.5}, generator);
+  for (const auto& ref : patch_params(layer)) ref.weight->set(Tensor<double>::full(ref.weight->shape(), 1));
+  const Var<double> x(Tensor<double>({1, 4}, {1, 1, 1, 1}));
+  std::set<double> seen;
+  for (std::uint64_t step = 0; step < 40; ++step) {
+    const Training training(3, step);
+    seen.insert(layer(x).item());
+  }
+  CHECK(seen == std::set<double>{1111, 1111 + 6, 1111 + 12, 1111 + 18, 1111 + 24});  // 3 * 2 for each kept element
+  CHECK(layer(x).item() == 1111 + 12);
+}
+
+TEST_CASE("a layer's draws depend on seed, step and order alone") {
+  Generator generator(1);
+  const Var<double> x(numbers({2, 3, 6}, generator));
+  const Pair<double> model(0.3);
+  const Training training(9, 4);
+  CHECK(error(model.linear(x).value(), by_parts(model, x, 0.3, Philox(9, 4))) < 1e-13);
+  CHECK(error(model.linear(x).value(), by_parts(model, x, 0.3, Philox(9, (std::uint64_t{1} << 40) | 4))) < 1e-13);
+  {
+    const Training inner(9, 5);
+    CHECK(error(model.linear(x).value(), by_parts(model, x, 0.3, Philox(9, 5))) < 1e-13);
+  }
+  CHECK(error(model.linear(x).value(), by_parts(model, x, 0.3, Philox(9, (std::uint64_t{2} << 40) | 4))) < 1e-13);
+}
+
+TEST_CASE("outside of a Training, merged, and on ids, dropout does nothing") {
+  Pair<float> with(0.4), without(0);
+  Generator generator(1);
+  const Var<float> x(numbers<float>({2, 3, 6}, generator)), picture(numbers<float>({1, 5, 4, 4}, generator));
+  const Tensor<std::int32_t> ids({3}, {0, 8, 8});
+  const auto all = [&](const Pair<float>& m) {
+    return std::vector<Tensor<float>>{m.linear(x).value(), m.conv(picture).value(), m.table(ids).value()};
+  };
+  const auto expected = all(without);
+  CHECK(all(with) == expected);
+  {
+    const Training training(1, 1);
+    const auto dropped = all(with);
+    CHECK(error(dropped[0], expected[0]) > 1e-2);
+    CHECK(error(dropped[1], expected[1]) > 1e-2);
+    CHECK(dropped[2] == expected[2]);  // as in peft
+    CHECK(all(without) == expected);
+  }
+  merge(with);
+  merge(without);
+  const Training training(1, 1);
+  CHECK(all(with) == all(without));
+}
+
+TEST_CASE("dropout has the gradients of central differences") {
+  Generator generator(4);
+  const auto check = [&](const Pair<double>& model, auto call, const Shape& shape) {
+    return check_grad([&](const auto& x) {
+      const Training training(2, 7);
+      return call(model, x[0]);
+    }, {numbers(shape, generator)});
+  };
+  Pair<double> model(0.4);
+  const auto linear_call = [](const auto& m, const auto& x) { return m.linear(x); };
+  const auto conv_call = [](const auto& m, const auto& x) { return m.conv(x); };
+  CHECK(check(model, linear_call, {2, 3, 6}) == "");
+  CHECK(check(model, conv_call, {1, 5, 4, 4}) == "");
+  for (const std::string name : {"linear", "conv"}) {  // and those of A and B
+    const auto list = patch_params(model);
+    for (const auto& ref : list) {
+      if (!ref.path.starts_with(name)) continue;
+      INFO(ref.path);
+      const Tensor<double> at = ref.weight->value(), x = numbers(name == "conv" ? Shape{1, 5, 4, 4} : Shape{2, 3, 6}, generator);
+      const auto y = [&] {
+        const Training training(2, 7);
+        return name == "conv" ? model.conv(Var<double>(x)) : model.linear(Var<double>(x));
+      };
+      for (const auto& other : list) other.weight->var().clear_grad();
+      const auto out = y();
+      backward(out, Tensor<double>::full(out.shape(), 1));
+      const Tensor<double> grad = ref.weight->var().grad();
+      const auto total = [&](Index i, double by) {
+        const NoGrad none;
+        Tensor<double> moved(at);
+        moved.data()[i] += by;
+        ref.weight->set(std::move(moved));
+        double sum = 0;
+        for (double v : y().value()) sum += v;
+        return sum;
+      };
+      for (Index i = 0; i < at.size(); ++i)
+        CHECK(grad.data()[i] == Approx((total(i, 1e-6) - total(i, -1e-6)) / 2e-6).epsilon(1e-4).margin(1e-6));
+      ref.weight->set(at);
+    }
+  }
+}
+
+TEST_CASE("a checkpointed layer drops the same elements again, and later layers are not moved by it") {
+  Generator generator(4);
+  const auto tensor = numbers<float>({2, 3, 6}, generator);
+  std::vector<std::vector<Tensor<float>>> runs;
+  for (const bool checkpointed : {false, true}) {
+    Pair<float> model(0.4);
+    const Var<float> x = variable(tensor);
+    Var<float> y;
+    Tensor<float> after;
+    {
+      const Training training(5, 6);
+      y = checkpointed ? checkpoint(model.linear, x) : model.linear(x);
+      after = model.linear(x).value();
+    }
+    backward(y, y.value());  // the Training is over
+    runs.push_back({y.value(), after, x.grad()});
+    for (const auto& ref : patch_params(model))
+      if (ref.weight->var().has_grad()) runs.back().push_back(ref.weight->var().grad());
+    CHECK(runs.back().size() == 5);
+    CHECK(!is_training());
+  }
+  CHECK(runs[0] == runs[1]);
+}
+
+TEST_CASE("dropout goes through a file; a share outside [0, 1) is refused") {
+  Scratch scratch("dropout");
+  Pair<float> model(0.25);
+  save_adapter(model, scratch / "adapter");
+  CHECK(Json::read(scratch / "adapter/adapter_config.json").get<double>("lora_dropout") == 0.25);
+  detach(model);
+  attach(model, load_adapter(scratch / "adapter"));
+  CHECK(dynamic_cast<Lora<float>&>(*model.linear.patches.entries.at(0).patch).dropout == 0.25);
+  Generator generator(1);
+  const LoraConfig all{.targets = {"linear"}, .dropout = 1};
+  REQUIRE_THROWS_WITH(attach(model, all, generator, {.name = "other"}), contains("expected a dropout in [0, 1), got 1"));
+}
