@@ -15,6 +15,7 @@
 #include <tenon/io/json.hpp>
 #include <tenon/io/npy.hpp>
 #include <tenon/io/safetensors.hpp>
+#include <tenon/io/torch_file.hpp>
 #include <tenon/models/clip/tokenizer_files.hpp>
 
 namespace fuzz {
@@ -84,6 +85,11 @@ inline void picture(Bytes bytes) {
   const Image image = decode_image(bytes.size() > 1 && bytes[1] == 'P' ? Bytes(repaired) : bytes, "fuzz");
   if (static_cast<Index>(image.pixels.size()) != image.width * image.height * 3) std::abort();
 }
+inline void torch(Bytes bytes) {
+  const StateDict dict = read_torch_file(file_of("checkpoint.pt", bytes));
+  for (const auto& name : dict.names())
+    if (dict.info(name).dtype) cast<double>(dict.raw(name));
+}
 /// vocab.json, a zero byte, merges.txt.
 inline void tokenizer(Bytes bytes) {
   const auto text = text_of(bytes);
@@ -105,6 +111,7 @@ inline const std::vector<Target>& targets() {
       {"npy", npy, {"golden/npy"}},
       {"json", json, {"golden/clip/config.json", "golden/peft/lora/adapter_config.json"}},
       {"picture", picture, {"golden/pictures"}},
+      {"torch", torch, {"golden/torch"}},
       {"tokenizer", tokenizer, {"fuzz/corpus/tokenizer"}},
   };
   return all;
