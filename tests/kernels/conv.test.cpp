@@ -152,6 +152,27 @@ TEST_CASE("the same bits for any number of threads, and on AVX2 and AVX-512") {
   }
 }
 
+TEST_CASE("conv2d against bfloat16 and int8 panels lies within their rounding, on every instruction set") {
+  for (const ConvShape& s : shapes) {
+    const Problem<float> problem(s);
+    CAPTURE(s.h, s.w, s.c, s.out, s.kh, s.kw, s.groups);
+    for (DType storage : {DType::bf16, DType::i8}) {
+      CAPTURE(name_of(storage));
+      const auto packed = pack_conv<float>(s, problem.w.data(), DType::f32, storage);
+      const double step = storage == DType::bf16 ? 0x1p-8 : 1.0 / 127;
+      const auto within = [&](Index terms) { return 3 * step * std::sqrt(static_cast<double>(terms)); };
+      on_each_isa([&](Isa) {
+        const Guarded<float> x(problem.x), dy(problem.dy), bias(problem.bias);
+        Guarded<float> y(problem.y.size(), 1e30f), dx(problem.x.size(), 1e30f);
+        conv2d_forward(s, x.data(), packed, y.data(), {.bias = bias.data()});
+        CHECK(largest_error(y, problem.y) <= within(s.group_c() * s.kh * s.kw));
+        conv2d_dx(s, dy.data(), packed, dx.data(), false);
+        CHECK(largest_error(dx, problem.dx) <= within(s.group_out() * s.kh * s.kw));
+      });
+    }
+  }
+}
+
 TEST_CASE("an impossible convolution is a named error") {
   const float x[4] = {};
   float y[4];

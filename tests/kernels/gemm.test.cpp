@@ -236,3 +236,110 @@ TEST_CASE("gemm: the same bits for any number of threads, and on AVX2 and AVX-51
     });
   }
 }
+
+namespace {
+
+// A storage type and its relative step.
+struct Narrow {
+  DType storage;
+  double step;
+};
+const Narrow narrow_types[] = {{DType::bf16, 0x1p-8}, {DType::i8, 1.0 / 127}};
+
+// x rounded as the product does: to bfloat16, or to 127ths of the largest of each row of k.
+std::vector<float> rounded(const std::vector<float>& x, Index k, DType storage) {
+  std::vector<float> out(x.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (storage == DType::bf16) {
+      out[i] = static_cast<float>(bfloat16(x[i]));
+      continue;
+    }
+    const std::size_t row = i / size_of(k) * size_of(k);
+    float most = 0;
+    for (std::size_t j = row; j < row + size_of(k); ++j) most = std::max(most, std::abs(x[j]));
+    out[i] = std::nearbyint(x[i] * (127 / most)) * (most / 127);
+  }
+  return out;
+}
+
+void compare_narrow(Size size, DType storage) {
+  const auto [m, n, k] = size;
+  CAPTURE(m, n, k, name_of(storage));
+  const Index rank = 3;
+  const auto x = random_values<float>(m * k, 1), w = random_values<float>(n * k, 2), bias = random_values<float>(n, 3);
+  const auto t = random_values<float>(m * rank, 5), b = random_values<float>(n * rank, 6), residual = random_values<float>(m * n, 7);
+  const auto rounded_w = rounded(w, k, storage);
+  const auto product = naive_product(false, true, m, n, k, rounded(x, k, storage), rounded_w);
+  const auto low = naive_product(false, true, m, n, rank, t, b);
+  const PackedMatrix<float> packed(w.data(), n, k, k, storage), packed_b(b.data(), n, rank, rank);
+  const Guarded<float> gx(x), gbias(bias), gt(t);
+  const LowRankTerm<float> term{gt.data(), rank, rank, &packed_b};
+  for (bool everything : {false, true}) {
+    Guarded<float> y(residual);
+    Epilogue<float> epilogue{.bias = gbias.data()};
+    if (everything) epilogue.activation = Activation::relu, epilogue.residual = y.data(), epilogue.ldr = n;
+    gemm(gx.data(), k, m, packed, y.data(), n, epilogue, everything ? std::span(&term, 1) : std::span<const LowRankTerm<float>>());
+    auto expected = product;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      expected[i] += static_cast<double>(bias[i % size_of(n)]);
+      if (everything) expected[i] = std::max(expected[i] + low[i], 0.0) + static_cast<double>(residual[i]);
+    }
+    CHECK(largest_error(y, expected) <= 4 * tolerance<float>(k));
+  }
+  const auto dy = random_values<float>(m * n, 8);
+  const Guarded<float> gdy(dy);
+  Guarded<float> dx(size_of(m * k), 1e30f);
+  gemm_dx(gdy.data(), n, m, packed, dx.data(), k, false);
+  CHECK(largest_error(dx, naive_product(false, false, m, k, n, dy, rounded_w)) <= 4 * tolerance<float>(n));
+}
+
+}  // namespace
+
+TEST_CASE("gemm by hand against bytes: scales are exact where the largest is 127") {
+  const float x[] = {127, -2, 3, 0}, w[] = {-127, 4, 1, 127, 127, 127};
+  const PackedMatrix<float> packed(w, 2, 3, 3, DType::i8);
+  float y[2];
+  gemm(x, 3, 1, packed, y, 2);
+  CHECK((y[0] == -127 * 127 - 8 + 3 && y[1] == 127 * 127 - 2 * 127 + 3 * 127));
+  const float zero[] = {0, 0, 0};
+  gemm(zero, 3, 1, packed, y, 2);
+  CHECK((y[0] == 0 && y[1] == 0));
+  const float bad[] = {1, HUGE_VALF, 2};
+  gemm(bad, 3, 1, packed, y, 2);
+  CHECK((std::isnan(y[0]) && std::isnan(y[1])));
+}
+
+TEST_CASE("gemm against bfloat16 and int8 panels is the product of the rounded matrices, on every instruction set") {
+  for (const Size& size : {Size{1, 1, 1}, Size{3, 17, 5}, Size{13, 33, 40}, Size{50, 96, 130}, Size{5, 7, 9001}, Size{400, 18, 3}})
+    for (const Narrow& type : narrow_types) on_each_isa([&](Isa) { compare_narrow(size, type.storage); });
+}
+
+TEST_CASE("bfloat16 and int8 products: the same bits for any number of threads") {
+  const Index m = 129, n = 70, k = 330;
+  const auto x = random_values<float>(m * k, 1), w = random_values<float>(n * k, 2);
+  for (const Narrow& type : narrow_types) {
+    const PackedMatrix<float> packed(w.data(), n, k, k, type.storage);
+    std::vector<float> one(size_of(m * n)), y(one.size());
+    {
+      const ThreadScope threads(1);
+      gemm(x.data(), k, m, packed, one.data(), n);
+    }
+    for (int threads : {2, 3, 7}) {
+      const ThreadScope scope(threads);
+      gemm(x.data(), k, m, packed, y.data(), n);
+      CHECK(same_bits(y, one));
+    }
+    CHECK(largest_error(y, naive_product(false, true, m, n, k, x, w)) <= 4 * std::sqrt(static_cast<double>(k)) * type.step);
+  }
+}
+
+TEST_CASE("a storage that the products cannot read is a named error") {
+  const double w[2] = {};
+  REQUIRE_THROWS_WITH(PackedMatrix<double>(w, 1, 2, 2, DType::bf16), contains("[pack]") && contains("bfloat16"));
+  REQUIRE_THROWS_WITH(PackedMatrix<float>(nullptr, 0, 0, 0, DType::f16), contains("[pack]") && contains("float16"));
+}
+
+TEST_CASE("rows that fall on the same cache lines are copied apart") {
+  const Size size{29, 40, 1024};
+  on_each_isa([&](Isa) { compare_gemm<float>(size, Activation::none, true); });
+}

@@ -6,7 +6,7 @@
 
 namespace tenon::inline TENON_ABI::kernels {
 enum class Function {
-  exp, exp_nonpositive, log, tanh, sigmoid, erf, sin, cos, rsqrt, silu, silu_derivative, quick_gelu, quick_gelu_derivative,
+  exp, exp_nonpositive, exp2_nonpositive, log, tanh, sigmoid, erf, sin, cos, rsqrt, silu, silu_derivative, quick_gelu, quick_gelu_derivative,
   gelu, gelu_derivative
 };
 }
@@ -52,6 +52,7 @@ struct Row {
 const Row table[] = {
     {"exp", Function::exp, [](double x) { return std::exp(x); }, -inf, inf, 1, 0},
     {"exp_nonpositive", Function::exp_nonpositive, [](double x) { return x < -86.6 ? 0 : std::exp(x); }, -86.5, 0, 1, 0},
+    {"exp2_nonpositive", Function::exp2_nonpositive, [](double x) { return std::exp2(x); }, -125.9, 0, 1, 0},
     {"log", Function::log, [](double x) { return std::log(x); }, -inf, inf, 1, 0},
     {"tanh", Function::tanh, [](double x) { return std::tanh(x); }, -inf, inf, 2, 0},
     {"sigmoid", Function::sigmoid, sigmoid, -inf, inf, 2.5, 0},

@@ -6,6 +6,7 @@ inline void probe_math(Function f, Index n, const float* x, float* y) {
     switch (f) {
       case Function::exp: r = exp(a); break;
       case Function::exp_nonpositive: r = exp_nonpositive(a); break;
+      case Function::exp2_nonpositive: r = exp2_nonpositive(a); break;
       case Function::log: r = log(a); break;
       case Function::tanh: r = tanh(a); break;
       case Function::sigmoid: r = sigmoid(a); break;

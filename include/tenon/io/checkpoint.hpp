@@ -60,8 +60,9 @@ struct LoadOptions {
   std::function<bool(const std::string&)> ignore{};
   /// Names in the file that the model does not have are an error.
   bool strict = true;
-  /// Keep bfloat16 matrices and kernels as they are (the parameter is then frozen for good); otherwise everything becomes T.
-  bool keep_bf16 = false;
+  /// How matrices and kernels are multiplied: bfloat16 (they are then also stored so) or int8 (one scale for each output
+  /// feature, from the file's elements); such a parameter is frozen for good. T when not given.
+  std::optional<DType> weights{};
 };
 
 /// Fills every parameter of a list from a checkpoint and freezes it. Nothing is written unless everything fits.
@@ -95,7 +96,9 @@ void load_params(const std::vector<ParamRef<T>>& list, const StateDict& file, co
   for (const auto& ref : list) {
     const std::string name = options.rename ? options.rename(ref.path) : ref.path;
     RawTensor raw = file.raw(name);
-    if (options.keep_bf16 && raw.dtype == DType::bf16 && raw.shape.rank() > 1)
+    const bool narrow = options.weights && *options.weights != dtype_of<T> && raw.shape.rank() > 1;
+    if (narrow && *options.weights == DType::bf16 && raw.dtype != DType::bf16) raw = raw_copy(cast<bfloat16>(raw));
+    if (narrow && (raw.dtype == DType::bf16 || raw.dtype == DType::f16))
       stored.emplace_back(std::move(raw));
     else
       stored.emplace_back(std::make_shared<const Tensor<T>>(cast<T>(raw)));
@@ -103,6 +106,7 @@ void load_params(const std::vector<ParamRef<T>>& list, const StateDict& file, co
   for (std::size_t i = 0; i < list.size(); ++i) {
     list[i].weight->set_trainable(false);
     list[i].weight->set(std::move(stored[i]));
+    if (options.weights && list[i].weight->shape().rank() > 1) list[i].weight->set_panels(*options.weights);
   }
 }
 

@@ -33,21 +33,25 @@ inline void check_conv(std::string_view op, const ConvShape& s) {
                     "a kernel of ", s.kh, " x ", s.kw, " does not fit pictures of ", s.h, " x ", s.w);
 }
 
-/// The weight [out, c / groups, kh, kw] of type `dtype`, packed with the inner dimension over (kh, kw, c).
+/// The weight [out, c / groups, kh, kw] of type `dtype`, packed as `storage` with the inner dimension over (kh, kw, c).
 template <Real T>
-PackedMatrix<T> pack_conv(const ConvShape& s, const void* weight, DType dtype = dtype_of<T>) {
+PackedMatrix<T> pack_conv(const ConvShape& s, const void* weight, DType dtype = dtype_of<T>, DType storage = dtype_of<T>) {
   const Index taps = s.kh * s.kw;
   return PackedMatrix<T>(PackSource{.data = weight, .dtype = dtype, .groups = s.groups, .n = s.group_out(), .taps = taps,
-                                    .c = s.group_c(), .stride_n = s.group_c() * taps, .stride_tap = 1, .stride_c = taps});
+                                    .c = s.group_c(), .stride_n = s.group_c() * taps, .stride_tap = 1, .stride_c = taps},
+                         storage);
 }
 
 namespace detail {
 
-/// The taps as the products see them: where kernel rows are contiguous in x, a whole row is one wide tap.
+/// The taps as the products see them, of `c` elements or lanes: where kernel rows are contiguous in x, a whole row is one
+/// wide tap.
 struct Taps {
   Index rows, columns, c;
-  explicit Taps(const ConvShape& s) : rows(s.kh), columns(s.kw), c(s.group_c()) {
-    if (s.pad_w == 0 && s.dilation_w == 1 && s.groups == 1) c *= columns, columns = 1;
+  explicit Taps(const ConvShape& s) : Taps(s, s.group_c(), s.group_c()) {}
+  /// Taps of `lanes` lanes of pixels whose groups lie `ld` apart.
+  Taps(const ConvShape& s, Index lanes, Index ld) : rows(s.kh), columns(s.kw), c(lanes) {
+    if (s.pad_w == 0 && s.dilation_w == 1 && s.groups == 1 && lanes == ld) c *= columns, columns = 1;
   }
   Index count() const { return rows * columns; }
 };
@@ -91,12 +95,48 @@ void output_rows(const ConvShape& s, Index i, Index j, const T* dy, const T* zer
   }
 }
 
+/// A pixel outside: the lane of `width` zeros, where int8 counts from 128.
 template <class T>
-Buffer<T> zero_row(Index count) {
-  Buffer<T> zeros(count);
-  std::fill_n(zeros.data(), count, T(0));
-  return zeros;
+T padding(Index width) {
+  if constexpr (std::same_as<T, float>)
+    if (width == 4) return std::bit_cast<float>(0x80808080u);
+  return T(0);
 }
+template <class T>
+Buffer<T> constant_row(Index count, T value) {
+  Buffer<T> row(count);
+  std::fill_n(row.data(), count, value);
+  return row;
+}
+
+/// x as lanes of bfloat16 or int8, each pixel's group padded to whole lines of 16 elements; int8 with a scale for each picture.
+template <class T>
+struct NarrowInput {
+  Buffer<T> lanes, scales;
+  NarrowInput(const ProductKernels<T>& kernels, const ConvShape& s, const T* x, Index width, Index ld)
+      : lanes(width > 1 ? s.n * s.h * s.w * s.groups * ld : 0), scales(s.n) {
+    if (width == 1) return;
+    const Index gc = s.group_c();
+    Buffer<T> most(s.n * s.h);
+    if (width == 4)
+      parallel_for(s.n * s.h, [&](Index line) { most[line] = kernels.largest(x + line * s.w * s.c, s.w * s.c); });
+    for (Index n = 0; n < s.n && width == 4; ++n) {
+      scales[n] = 0;
+      for (Index line = n * s.h; line < (n + 1) * s.h; ++line)  // NaN stays
+        if (!(most[line] <= scales[n])) scales[n] = most[line] + 0 * scales[n];
+    }
+    parallel_for(s.n * s.h, [&](Index line) {
+      const T inverse = width == 4 ? inverse_scale(scales[line / s.h]) : T(0);
+      for (Index at = line * s.w * s.groups; at < (line + 1) * s.w * s.groups; ++at) {
+        if (width == 2)
+          kernels.round_row(x + at * gc, gc, lanes.data() + at * ld);
+        else
+          kernels.quantize_row(x + at * gc, gc, inverse, lanes.data() + at * ld);
+      }
+    });
+    for (Index n = 0; n < s.n && width == 4; ++n) scales[n] /= 127;
+  }
+};
 
 /// The epilogue of the columns from `column` on.
 template <class T>
@@ -116,34 +156,43 @@ inline Grid conv_grid(const ConvShape& s, Index m, Index n, Index k, bool gather
 }  // namespace detail
 
 /// y [pixels, out] = act(conv(x, w) + sum t B^T + bias) + residual. t [pixels, groups rank]; B is packed with the same groups.
-/// The matrices of the epilogue are [pixels, out]. Throws ShapeError on a bad shape.
+/// The matrices of the epilogue are [pixels, out]. Against bfloat16 or int8 panels x is rounded to the same type first (int8
+/// with one scale for each picture, or for each pixel where the product is a plain matrix product). Throws ShapeError on a bad shape.
 template <Real T>
 void conv2d_forward(const ConvShape& s, const T* x, const PackedMatrix<T>& w, T* y,
                     const std::type_identity_t<Epilogue<T>>& epilogue = {},
                     std::type_identity_t<std::span<const LowRankTerm<T>>> low_rank = {}) {
   check_conv("conv2d", s);
-  const detail::Taps taps(s);
+  if (s.kh * s.kw * s.stride_h * s.stride_w * s.groups == 1 && s.pad_h + s.pad_w == 0)
+    return gemm(x, s.c, s.pixels(), w, y, s.out, epilogue, low_rank);
+  for (const auto& term : low_rank) check(term.b->width() == 1, "conv2d", "expected low-rank terms stored as ", name_of(dtype_of<T>));
+  const Index width = w.width(), ld = width > 1 ? (s.group_c() + 15) / 16 * 16 / width : s.group_c();
+  ConvShape in = s;  // its channels are lanes
+  in.c = s.groups * ld;
+  const detail::Taps taps(s, w.tap_lines(), ld);
   // Few channels: short stretches would cost more than copying each block's windows into rows of their own.
-  const bool narrow = taps.c < 16 && taps.count() > 1;
-  const Index terms = static_cast<Index>(low_rank.size()), windows = narrow ? 1 : taps.count();
+  const bool thin = taps.c < 16 && taps.count() > 1;
+  const Index terms = static_cast<Index>(low_rank.size()), windows = thin ? 1 : taps.count(), lanes = w.panel_stride() / panel_columns;
   const auto kernels = detail::product_kernels(T());
-  const auto zeros = detail::zero_row<T>(taps.c);
+  const detail::NarrowInput<T> input(kernels, s, x, width, ld);
+  const T* const from = width > 1 ? input.lanes.data() : x;
+  const auto zeros = detail::constant_row(taps.c, detail::padding<T>(width));
   const Index m = s.pixels(), panels = w.panels(), pairs = (panels + 1) / 2;
   const detail::Grid grid = detail::conv_grid(s, m, s.group_out(), w.k(), false);
   const Index cut = grid.rows * grid.columns, parts = s.groups * cut;
-  const Index strip_rows = detail::block_rows_of(w.k() / s.kw, w.k() * w.n());
+  const Index strip_rows = detail::block_rows_of(lanes / s.kw, lanes * w.n());
   const Index table = (windows + terms + 1) * strip_rows;
   Buffer<const T*> tables(parts * table);
   Buffer<detail::Stretch<T>> lists(parts * (windows + terms));
-  Buffer<T> strips(narrow ? parts * strip_rows * w.k() : 0);
+  Buffer<T> strips(thin ? parts * strip_rows * lanes : 0), scales(width == 4 ? parts * strip_rows : 0);
   parallel_for(parts, [&](Index part) {
     const Index g = part / cut, r = part % cut / grid.columns, q = part % grid.columns;
     const T** rows = tables.data() + part * table;
     const T** pixels = rows + (windows + terms) * strip_rows;
-    T* strip = strips.data() + (narrow ? part * strip_rows * w.k() : 0);
+    T* strip = strips.data() + (thin ? part * strip_rows * lanes : 0);
     detail::Stretch<T>* stretches = lists.data() + part * (windows + terms);
     for (Index k = 0; k < windows; ++k)
-      stretches[k] = {rows + k * strip_rows, 1, narrow ? w.k() : taps.c, w.group(g) + k * taps.c * panel_columns,
+      stretches[k] = {rows + k * strip_rows, 1, thin ? lanes : taps.c, w.group(g) + k * taps.c * panel_columns,
                       w.panel_stride()};
     for (Index k = 0; k < terms; ++k) {
       const LowRankTerm<T>& term = low_rank[static_cast<std::size_t>(k)];
@@ -154,26 +203,30 @@ void conv2d_forward(const ConvShape& s, const T* x, const PackedMatrix<T>& w, T*
     p.stretch_count = windows + terms;
     p.first_panel = 2 * (pairs * q / grid.columns);
     p.last_panel = q + 1 == grid.columns ? panels : 2 * (pairs * (q + 1) / grid.columns);
+    p.narrow_count = width > 1 ? windows : 0;
+    T* const row_scales = width == 4 ? scales.data() + part * strip_rows : nullptr;
+    if (width == 4) p.quantized = {row_scales, w.scales(g), w.starts(g)};
     p.n = s.group_out();
     p.ldy = s.out;
     const Index row_end = m * (r + 1) / grid.rows;
     for (Index row = m * r / grid.rows; row < row_end; row += p.rows) {
       p.rows = row_end - row < strip_rows ? row_end - row : strip_rows;
       for (Index k = 0; k < taps.count(); ++k) {
-        const T** at = narrow ? pixels : rows + k * strip_rows;
-        detail::input_rows(s, k / taps.columns, k % taps.columns, x + g * s.group_c(), zeros.data(), row, p.rows, at);
-        if (narrow)
-          for (Index i = 0; i < p.rows; ++i) std::copy_n(at[i], taps.c, strip + i * w.k() + k * taps.c);
+        const T** at = thin ? pixels : rows + k * strip_rows;
+        detail::input_rows(in, k / taps.columns, k % taps.columns, from + g * ld, zeros.data(), row, p.rows, at);
+        if (thin)
+          for (Index i = 0; i < p.rows; ++i) std::copy_n(at[i], taps.c, strip + i * lanes + k * taps.c);
       }
-      if (narrow)
-        for (Index i = 0; i < p.rows; ++i) rows[i] = strip + i * w.k();
+      if (thin)
+        for (Index i = 0; i < p.rows; ++i) rows[i] = strip + i * lanes;
       for (Index k = 0; k < terms; ++k) {
         const LowRankTerm<T>& term = low_rank[static_cast<std::size_t>(k)];
         for (Index i = 0; i < p.rows; ++i) rows[(windows + k) * strip_rows + i] = term.t + (row + i) * term.ldt + g * term.rank;
       }
+      for (Index i = 0; i < p.rows && width == 4; ++i) row_scales[i] = input.scales[(row + i) / (s.out_h() * s.out_w())];
       p.y = y + row * s.out + g * s.group_out();
       p.epilogue = detail::advance_columns<T>(detail::advance<T>(epilogue, row), g * s.group_out());
-      kernels.multiply(p);
+      detail::multiply(kernels, w.storage(), p);
     }
   });
 }
@@ -183,7 +236,7 @@ template <Real T>
 void conv2d_dx(const ConvShape& s, const T* dy, const PackedMatrix<T>& w, T* dx, bool accumulate) {
   check_conv("conv2d", s);
   const auto kernels = detail::product_kernels(T());
-  const auto zeros = detail::zero_row<T>(s.group_out());
+  const auto zeros = detail::constant_row(s.group_out(), T(0));
   const Index m = s.n * s.h * s.w, gc = s.group_c(), out = s.group_out(), taps = s.kh * s.kw;
   const bool strided = s.stride_h > 1 || s.stride_w > 1;
   if (strided && !accumulate) std::fill_n(dx, m * s.c, T(0));  // some pixels may have no tap
@@ -207,11 +260,11 @@ void conv2d_dx(const ConvShape& s, const T* dy, const PackedMatrix<T>& w, T* dx,
       p.last_panel = panel_end - panel < detail::gathered_panels ? panel_end - panel : detail::gathered_panels;
       p.n = gc - panel * panel_columns;
       for (Index tap = 0; tap < taps; ++tap) {
-        const detail::Operand<T> weight{detail::PanelSource::packed, w.group(g) + tap * gc * panel_columns, w.panel_stride(), gc};
+        const detail::Operand<T> weight = detail::packed_operand(w, g, tap, gc);
         for (Index first = 0; first < out; first += detail::gathered_lines) {
           stretch.k = out - first < detail::gathered_lines ? out - first : detail::gathered_lines;
           stretch.panel_stride = stretch.k * panel_columns;
-          kernels.gather(weight, panel, p.last_panel, first, first + stretch.k, gathered);
+          detail::gather(kernels, weight, panel, p.last_panel, first, first + stretch.k, gathered);
           p.accumulate = accumulate || strided || tap > 0 || first > 0;
           const T* from = dy + g * out + first;
           for (Index b = blocks * r / grid.rows; b < blocks * (r + 1) / grid.rows; ++b) {
@@ -243,7 +296,7 @@ void conv2d_dw(const ConvShape& s, const T* x, const T* dy, T* dw, bool accumula
   check_conv("conv2d", s);
   const detail::Taps taps(s);
   const auto kernels = detail::product_kernels(T());
-  const auto zeros = detail::zero_row<T>(taps.c);
+  const auto zeros = detail::constant_row(taps.c, T(0));
   const Index m = s.pixels(), out = s.group_out(), k = taps.count() * taps.c;
   const Index batches = (taps.c + detail::gathered_panels * panel_columns - 1) / (detail::gathered_panels * panel_columns);
   const Index units = taps.count() * batches;

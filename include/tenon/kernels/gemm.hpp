@@ -25,8 +25,9 @@ namespace detail {
 struct Grid {
   Index rows = 1, columns = 1;
 };
-/// The cut whose largest part is least; `gathered` panels cost as much again as 16 rows.
-inline Grid grid_of(Index m, Index n, Index k, bool gathered) {
+/// The cut whose largest part is least; `gathered` panels cost as much again as 16 rows, and rows that become lanes of
+/// `width` elements, in each part anew, about a quarter of their product with one group.
+inline Grid grid_of(Index m, Index n, Index k, bool gathered, Index width = 1) {
   const Index groups = (n + 2 * panel_columns - 1) / (2 * panel_columns);
   const Index threads = m * n * k < 32768 ? 1 : thread_count();
   Grid best;
@@ -35,7 +36,7 @@ inline Grid grid_of(Index m, Index n, Index k, bool gathered) {
   for (Index r = 1; r <= threads && r <= m; ++r) {
     const Index c = threads / r < groups ? threads / r : groups;
     const Index rows = (m + r - 1) / r, tiles = (rows + 11) / 12;
-    const Index cost = (rows + 2 * tiles + (gathered ? 16 : 0)) * ((groups + c - 1) / c);
+    const Index cost = 4 * (rows + 2 * tiles + (gathered ? 16 : 0)) * ((groups + c - 1) / c) + (width > 1 ? width * rows : 0);
     if (cost < least) least = cost, best = {r, c};
   }
   return best;
@@ -50,6 +51,72 @@ inline constexpr Index gathered_lines = 512, gathered_panels = 8, gathered_rows 
 inline Index block_rows_of(Index k, Index weights) {
   const Index rows = 98304 / (k > 0 ? k : 1);
   return rows > block_rows_max || weights > (Index{4} << 20) ? block_rows_max : rows < 96 ? 96 : rows;
+}
+
+/// Whether the rows of a tile, `ld` apart, fall on the same lines of the first-level cache and evict each other.
+template <class T>
+bool collides(Index ld) {
+  return ld * static_cast<Index>(sizeof(T)) % 4096 == 0;
+}
+/// The distance of rows of k elements that do not: an odd number of cache lines.
+inline Index apart(Index k) { return ((k + 15) / 16 | 1) * 16; }
+
+/// The factor that brings numbers up to `most` to bytes; 0 where they are too small to tell, or not finite.
+template <class T>
+T inverse_scale(T most) {
+  return most > T(1e-30) ? 127 / most : T(0);
+}
+/// strip [rows, ld] = x [rows, k] as lanes of `width` elements; int8 also gets the scale of each row.
+template <class T>
+void fill_strip(const ProductKernels<T>& kernels, Index width, const T* x, Index ldx, Index rows, Index k, T* strip, Index ld,
+                T* scales) {
+  for (Index i = 0; i < rows; ++i) {
+    const T* from = x + i * ldx;
+    T* to = strip + i * ld;
+    if (width == 1) {
+      std::copy_n(from, k, to);
+    } else if (width == 2) {
+      kernels.round_row(from, k, to);
+    } else {
+      const T most = kernels.largest(from, k);
+      scales[i] = most / 127;
+      kernels.quantize_row(from, k, inverse_scale(most), to);
+    }
+  }
+}
+
+/// A packed W [n, k] as an operand [n, k]; `lines` lines of lanes from `tap` on.
+template <class T>
+Operand<T> packed_operand(const PackedMatrix<T>& w, Index g, Index tap, Index k) {
+  return {PanelSource::packed, w.group(g) + tap * w.tap_lines() * panel_columns, w.panel_stride(), k, nullptr, w.width(),
+          w.width() == 4 ? w.scales(g) : nullptr};
+}
+/// kernels.gather, and the way back from narrow lanes to T.
+template <class T>
+void gather(const ProductKernels<T>& kernels, const Operand<T>& b, Index panel, Index count, Index first, Index last, T* out) {
+  if (b.width == 1) return kernels.gather(b, panel, count, first, last, out);
+  const Index bits = 32 / b.width;
+  for (Index p = panel; p < panel + count; ++p)
+    for (Index l = first; l < last; ++l, out += panel_columns) {
+      const T* lanes = b.data + l / panel_columns * b.ld + l % panel_columns;
+      for (Index j = 0; j < panel_columns; ++j) {
+        const Index c = p * panel_columns + j;
+        if (c >= b.n) {
+          out[j] = T(0);
+        } else if constexpr (std::same_as<T, float>) {
+          const auto lane = std::bit_cast<std::uint32_t>(lanes[c / b.width * panel_columns]) >> (c % b.width * bits);
+          out[j] = b.width == 2 ? std::bit_cast<float>(lane << 16)
+                                : b.scales[l] * static_cast<float>(static_cast<std::int8_t>(lane & 0xff));
+        }
+      }
+    }
+}
+
+/// The product of the kernel for panels of that storage.
+template <class T>
+void multiply(const ProductKernels<T>& kernels, DType storage, const Product<T>& p) {
+  if (lane_width(storage) == 1) return kernels.multiply(p);
+  kernels.multiply_narrow[storage == DType::bf16 ? 0 : 1](p);
 }
 
 /// The epilogue of the rows from `row` on.
@@ -91,7 +158,7 @@ void gathered_product(bool transposed, Index m, Index k, const T* a, Index lda, 
         }
         for (Index panel = 2 * (groups * q / grid.columns); panel < panel_end; panel += gathered_panels) {
           const Index count = panel_end - panel < gathered_panels ? panel_end - panel : gathered_panels;
-          kernels.gather(b, panel, count, first, first + lines, gathered);
+          gather(kernels, b, panel, count, first, first + lines, gathered);
           const Stretch<T> stretch{rows, transposed ? panel_columns : 1, lines, gathered, lines * panel_columns};
           Product<T> p;
           p.stretches = &stretch;
@@ -117,28 +184,36 @@ void gathered_product(bool transposed, Index m, Index k, const T* a, Index lda, 
 
 }  // namespace detail
 
-/// y [m, n] = act(x W^T + sum t B^T + bias) + residual, x [m, k].
+/// y [m, n] = act(x W^T + sum t B^T + bias) + residual, x [m, k]. Against panels of bfloat16 or int8 the rows of x are
+/// rounded to the same type first (int8 with a scale for each row); sums, low-rank terms and epilogue are float32.
 template <Real T>
 void gemm(const T* x, Index ldx, Index m, const PackedMatrix<T>& w, T* y, Index ldy,
           const std::type_identity_t<Epilogue<T>>& epilogue = {},
           std::type_identity_t<std::span<const LowRankTerm<T>>> low_rank = {}) {
   check(low_rank.size() < detail::stretches_max, "gemm", "expected at most 15 low-rank terms, got ", low_rank.size());
+  for (const auto& term : low_rank) check(term.b->width() == 1, "gemm", "expected low-rank terms stored as ", name_of(dtype_of<T>));
   const auto kernels = detail::product_kernels(T());
-  const Index panels = w.panels(), groups = (panels + 1) / 2;
-  const detail::Grid grid = detail::grid_of(m, w.n(), w.k(), false);
-  const Index strip_rows = detail::block_rows_of(w.k(), w.k() * w.n());
+  const Index panels = w.panels(), groups = (panels + 1) / 2, width = w.width(), lanes = w.tap_lines();
+  const detail::Grid grid = detail::grid_of(m, w.n(), w.k(), false, width);
+  const Index strip_rows = detail::block_rows_of(lanes, lanes * w.n());
+  const bool copied = width > 1 || (detail::collides<T>(ldx) && m > 1);
+  const Index ld = copied ? detail::apart(lanes) : ldx, strip_size = copied ? std::min(m, strip_rows) * (ld + 1) : 0;
+  Buffer<T> strips(grid.rows * grid.columns * strip_size);
   parallel_for(grid.rows * grid.columns, [&](Index part) {
     const Index r = part / grid.columns, q = part % grid.columns;
     const Index row_begin = m * r / grid.rows, row_end = m * (r + 1) / grid.rows;
     const Index blocks = (row_end - row_begin + strip_rows - 1) / strip_rows;
     const T* rows[detail::stretches_max][detail::block_rows_max];
     detail::Stretch<T> stretches[detail::stretches_max];
-    stretches[0] = {rows[0], 1, w.k(), w.group(), w.panel_stride()};
+    stretches[0] = {rows[0], 1, lanes, w.group(), w.panel_stride()};
     for (std::size_t t = 0; t < low_rank.size(); ++t)
       stretches[t + 1] = {rows[t + 1], 1, low_rank[t].rank, low_rank[t].b->group(), low_rank[t].b->panel_stride()};
+    T* const own = strips.data() + part * strip_size;
     detail::Product<T> p;
     p.stretches = stretches;
     p.stretch_count = static_cast<Index>(low_rank.size()) + 1;
+    p.narrow_count = width > 1 ? 1 : 0;
+    if (width == 4) p.quantized = {own + std::min(m, strip_rows) * ld, w.scales(), w.starts()};
     p.first_panel = 2 * (groups * q / grid.columns);
     p.last_panel = q + 1 == grid.columns ? panels : 2 * (groups * (q + 1) / grid.columns);
     p.n = w.n();
@@ -146,13 +221,16 @@ void gemm(const T* x, Index ldx, Index m, const PackedMatrix<T>& w, T* y, Index 
     for (Index b = 0; b < blocks; ++b) {
       const Index row = row_begin + (row_end - row_begin) * b / blocks;
       p.rows = row_begin + (row_end - row_begin) * (b + 1) / blocks - row;
-      for (Index i = 0; i < p.rows; ++i) rows[0][i] = x + (row + i) * ldx;
+      const T* strip = x + row * ldx;
+      if (copied) detail::fill_strip(kernels, width, strip, ldx, p.rows, w.k(), own, ld, own + std::min(m, strip_rows) * ld);
+      if (copied) strip = own;
+      for (Index i = 0; i < p.rows; ++i) rows[0][i] = strip + i * ld;
       for (std::size_t t = 0; t < low_rank.size(); ++t)
         for (Index i = 0; i < p.rows; ++i)
           rows[t + 1][i] = low_rank[t].t + (row + i) * low_rank[t].ldt;
       p.y = y + row * ldy;
       p.epilogue = detail::advance<T>(epilogue, row);
-      kernels.multiply(p);
+      detail::multiply(kernels, w.storage(), p);
     }
   });
 }
@@ -160,8 +238,7 @@ void gemm(const T* x, Index ldx, Index m, const PackedMatrix<T>& w, T* y, Index 
 /// dx [m, k] = dy W (+ dx when `accumulate`), dy [m, n], from the panels that forward reads.
 template <Real T>
 void gemm_dx(const T* dy, Index lddy, Index m, const PackedMatrix<T>& w, T* dx, Index lddx, bool accumulate) {
-  const detail::Operand<T> panels{detail::PanelSource::packed, w.group(), w.panel_stride(), w.k()};
-  detail::gathered_product(false, m, w.n(), dy, lddy, panels, dx, lddx, accumulate);
+  detail::gathered_product(false, m, w.n(), dy, lddy, detail::packed_operand(w, 0, 0, w.k()), dx, lddx, accumulate);
 }
 
 /// c [m, n] = op(a) op(b) (+ c when `accumulate`): a [m, k], or [k, m] when transpose_a; b [k, n], or [n, k] when

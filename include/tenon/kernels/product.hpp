@@ -35,12 +35,22 @@ struct Stretch {
 
 inline constexpr Index block_rows_max = 384;
 
+/// What turns an int8 product into floats: (start + sum) * rows * columns.
+template <class T>
+struct Quantized {
+  const T* rows = nullptr;     ///< scale of each row of the block
+  const T* columns = nullptr;  ///< scale of each column, whole panel pairs
+  const T* start = nullptr;    ///< int32 bits: -128 times the sum of each column, whole panel pairs
+};
+
 /// y [rows, n], columns of panels first_panel .. last_panel = the chain over all stretches (from y when `accumulate`),
 /// then the epilogue.
 template <Real T>
 struct Product {
   const Stretch<T>* stretches = nullptr;
   Index stretch_count = 0;
+  Index narrow_count = 0;  ///< stretches at the front that hold bfloat16 pairs or int8 fours in each element
+  Quantized<T> quantized;  ///< for int8
   Index rows = 0;  ///< at most block_rows_max
   Index first_panel = 0, last_panel = 0;
   Index n = 0;  ///< cuts the last panel
@@ -60,11 +70,18 @@ struct Operand {
   Index ld;
   Index n;
   const T* const* lines = nullptr;
+  Index width = 1;            ///< packed: elements in a lane; above 1 the gathered panels hold floats again
+  const T* scales = nullptr;  ///< packed, int8: scale of each line
 };
 
 template <Real T>
 struct ProductKernels {
   void (*multiply)(const Product<T>&);
+  void (*multiply_narrow[2])(const Product<T>&);  ///< bfloat16, int8
+  /// Elements of the panels = a row of floats in bfloat16 pairs, or in bytes 128 + x / scale; to a multiple of 16 x.
+  void (*round_row)(const T* x, Index count, T* lanes);
+  void (*quantize_row)(const T* x, Index count, T inverse_scale, T* lanes);
+  T (*largest)(const T* x, Index count);  ///< |x|; NaN when an element is not finite
   /// out [count][last - first][16]: the lines first .. last of `count` panels of the operand from `panel` on.
   void (*gather)(const Operand<T>&, Index panel, Index count, Index first, Index last, T* out);
 };

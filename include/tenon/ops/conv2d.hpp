@@ -33,7 +33,7 @@ template <class T>
 std::shared_ptr<const kernels::PackedMatrix<T>> packed_conv(const kernels::ConvShape& s, const Weight<T>& weight) {
   return weight.template packed<kernels::PackedMatrix<T>>([&] {
     const RawTensor bytes = weight.bytes();
-    return kernels::pack_conv<T>(s, bytes.bytes.get(), bytes.dtype);
+    return kernels::pack_conv<T>(s, bytes.bytes.get(), bytes.dtype, weight.panels());
   });
 }
 

@@ -14,7 +14,7 @@ std::shared_ptr<const kernels::PackedMatrix<T>> packed_linear(const Weight<T>& w
   return weight.template packed<Packed>([&] {
     const Index n = weight.shape()[0], k = n == 0 ? 0 : weight.size() / n;
     const RawTensor bytes = weight.bytes();
-    return Packed({.data = bytes.bytes.get(), .dtype = bytes.dtype, .n = n, .c = k, .stride_n = k});
+    return Packed({.data = bytes.bytes.get(), .dtype = bytes.dtype, .n = n, .c = k, .stride_n = k}, weight.panels());
   });
 }
 

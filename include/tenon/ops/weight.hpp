@@ -2,6 +2,7 @@
 // Weight: what layers multiply with. A checkpoint's tensor in its own shape and storage type, and its packed form.
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <variant>
 
 #include <tenon/autograd/var.hpp>
@@ -9,7 +10,7 @@
 
 namespace tenon::inline TENON_ABI {
 
-/// A parameter's elements: owned, or mapped from a file; stored as T, or (frozen only) as bfloat16.
+/// A parameter's elements: owned, or mapped from a file; stored as T, or (frozen only) in the file's type.
 /// Reading from several threads is safe; writing is not, and moves the version, which drops the packed form.
 template <class T>
 class Weight {
@@ -43,6 +44,11 @@ class Weight {
   Index size() const { return shape_.size(); }
   DType storage() const { return raw() ? raw()->dtype : dtype_of<T>; }
   bool trainable() const { return var_.requires_grad(); }
+  /// The type that products read: what `set_panels` chose, else bfloat16 for elements stored so, else T.
+  DType panels() const {
+    if (panels_) return *panels_;
+    return std::same_as<T, float> && storage() == DType::bf16 ? DType::bf16 : dtype_of<T>;
+  }
   /// Grows with every write.
   std::uint64_t version() const { return version_; }
 
@@ -91,10 +97,19 @@ class Weight {
     set(Stored(std::make_shared<const Tensor<T>>(std::move(value))));
     owned_ = true;
   }
+  /// Products read panels of T or, of a frozen float weight, of bfloat16 or int8 (a scale for each output feature).
+  void set_panels(DType type) {
+    check(type == dtype_of<T> || (std::same_as<T, float> && (type == DType::bf16 || type == DType::i8)), "Weight",
+          "expected panels of ", name_of(dtype_of<T>), std::same_as<T, float> ? ", bfloat16 or int8, got " : ", got ", name_of(type));
+    check(type == dtype_of<T> || !trainable(), "Weight", "a trainable weight cannot have panels of ", name_of(type));
+    panels_ = type;
+    ++version_;
+  }
   /// Whether `backward` leaves a gradient here. Throws Error when the elements are stored in another type than T.
   void set_trainable(bool trainable) {
     check(!trainable || (filled() && !raw()), "Weight", filled() ? "a weight stored as " : "a weight without elements, declared as ",
           name_of(storage()), ", cannot be trained");
+    check(!trainable || panels() == dtype_of<T>, "Weight", "a weight with panels of ", name_of(panels()), " cannot be trained");
     if (filled() && !raw() && trainable != var_.requires_grad())
       var_ = trainable ? variable<T>(std::get<Value>(stored_)) : var_.detach();
   }
@@ -128,6 +143,7 @@ class Weight {
   bool present_ = false;
   bool owned_ = false;
   std::uint64_t version_ = 0;
+  std::optional<DType> panels_;
   mutable std::mutex pack_mutex_;
   mutable std::shared_ptr<const void> pack_;
   mutable const void* pack_kind_ = nullptr;

@@ -1,7 +1,8 @@
 // Attention of one head on one instruction set. See attention.hpp.
 //
-// Scores are kept transposed, [key, strip of 32 queries]: softmax then runs down the lanes without a horizontal sum, and
-// the strip, not the tile, decides which keys take part, so that all instruction sets add the same terms.
+// Scores are kept transposed, [key, strip of 32 queries], and so are the sums over keys, [d, strip]: softmax then runs
+// down the lanes without a horizontal sum, no head width is filled up to whole vectors, and the strip, not the tile,
+// decides which keys take part, so that all instruction sets add the same terms. Scores are in units of log 2.
 namespace attention {
 
 using detail::HeadTask;
@@ -17,7 +18,7 @@ inline constexpr int tile_rows = 2, tile_vectors = 1;  // nothing is gained by m
 inline constexpr int tile_rows = 6, tile_vectors = 1;
 #endif
 
-/// c [rows, columns] = sum over p < k of a(row, p) b[p], added to c when `accumulate`, to c scale[row] when `scale`.
+/// c [rows, columns] = sum over p < k of a(row, p) b[p], added to c when `accumulate`, to c scale[column] when `scale`.
 /// a(row, p) is a[32 row + p] when the rows are keys, a[row + a_step p] else.
 struct TileProduct {
   Index rows, columns, k;
@@ -49,7 +50,7 @@ TENON_NOINLINE inline void tile(const TileProduct& t, Index row, Index column) {
       TENON_UNROLL
       for (int i = 0; i < R; ++i) {
         TENON_UNROLL
-        for (int j = 0; j < V; ++j) sum[i][j] = sum[i][j] * set1(t.scale[row + i]);
+        for (int j = 0; j < V; ++j) sum[i][j] = sum[i][j] * load(t.scale + column + 16 * j);
       }
     }
   } else {
@@ -102,11 +103,12 @@ inline void multiply(const TileProduct& t) {
   for (Index column = 0; column < t.columns;) {
     const Index left = (t.columns - column + 15) / 16;
     if constexpr (tile_vectors == 3) {
-      if (left == 3 || (left > 4 && left % 2 == 1)) {
-        tile_column<3, rows_are_keys>(t, column);
-        column += 48;
-        continue;
-      }
+      if constexpr (rows_are_keys)  // else the columns are a strip of queries
+        if (left == 3 || (left > 4 && left % 2 == 1)) {
+          tile_column<3, rows_are_keys>(t, column);
+          column += 48;
+          continue;
+        }
       if (left >= 2) {
         tile_column<2, rows_are_keys>(t, column);
         column += 32;
@@ -128,6 +130,21 @@ inline void pack_transposed(const float* const* rows, Index count, Index d, floa
       transpose(block);
       for (Index i = 0; i < 16 && c + i < d; ++i) store(out + (c + i) * ld + r, block[i]);
     }
+}
+/// The reverse: rows 0 .. count of out, ld_out apart, are the columns of x [d, strip], each times its scale if there is one.
+inline void unpack_transposed(const float* x, Index count, Index d, const float* scale, float* out, Index ld_out) {
+  for (Index r = 0; r < count; r += 16) {
+    const F16 factor = scale == nullptr ? set1(1.0f) : load(scale + r);
+    for (Index c = 0; c < d; c += 16) {
+      F16 block[16];
+      for (Index i = 0; i < 16; ++i) block[i] = c + i < d ? load(x + (c + i) * strip + r) * factor : zero();
+      transpose(block);
+      for (Index i = 0; i < 16 && r + i < count; ++i) {
+        float* row = out + (r + i) * ld_out + c;
+        c + 16 <= d ? store(row, block[i]) : store_partial(row, block[i], d - c);
+      }
+    }
+  }
 }
 /// out [count, ld]: the rows, filled up with zeros to ld, a multiple of 16.
 inline void pack_rows(const float* const* rows, Index count, Index d, float* out, Index ld) {
@@ -169,66 +186,38 @@ TENON_INLINE M16 sees(const HeadTask& h, Index query, Index key) {
   return set1(static_cast<float>(key - h.prefix - query)) <= lane_numbers();
 }
 
-/// scores [count, 32] of a strip; softmax statistics m and l of the keys so far move on; scores become
-/// exp(scale s - m); alpha receives exp(m before - m), by which everything summed before must shrink.
-template <int V>
-inline void soften(const HeadTask& h, Index query, Index first_key, Index count, Index common, bool fresh, float* scores,
-                   float* m, float* l, float* alpha) {
-  F16 top[V];
-  TENON_UNROLL
-  for (int j = 0; j < V; ++j) top[j] = set1(-__builtin_inff());
+TENON_INLINE F16 log2_scale(const HeadTask& h) { return set1(h.scale) * set1(1.44269502f); }
+
+/// Sixteen lanes of scores [count, strip]; softmax statistics m and l of the keys so far move on; scores become
+/// 2^(scale s - m); alpha receives 2^(m before - m), by which everything summed before must shrink.
+TENON_NOINLINE inline void soften(const HeadTask& h, Index query, Index first_key, Index count, Index common, float* scores,
+                                  float* m, float* l, float* alpha) {
+  const F16 lowest = set1(-__builtin_inff()), scale = log2_scale(h);
+  F16 top = lowest;
   const Index open = common > first_key ? (common - first_key < count ? common - first_key : count) : 0;
-  for (Index k = 0; k < open; ++k) {
-    TENON_UNROLL
-    for (int j = 0; j < V; ++j) top[j] = max(top[j], load(scores + strip * k + 16 * j));
-  }
+  for (Index k = 0; k < open; ++k) top = max(top, load(scores + strip * k));
   for (Index k = open; k < count; ++k) {
-    TENON_UNROLL
-    for (int j = 0; j < V; ++j) {
-      float* s = scores + strip * k + 16 * j;
-      const F16 x = select(sees(h, query + 16 * j, first_key + k), load(s), set1(-__builtin_inff()));
-      store(s, x);
-      top[j] = max(top[j], x);
-    }
+    const F16 x = select(sees(h, query, first_key + k), load(scores + strip * k), lowest);
+    store(scores + strip * k, x);
+    top = max(top, x);
   }
-  const F16 scale = set1(h.scale);
-  F16 minus_m[V], sum[V][2];
-  TENON_UNROLL
-  for (int j = 0; j < V; ++j) {
-    const F16 before = load(m + 16 * j);
-    const F16 now = fresh ? top[j] * scale : max(before, top[j] * scale);
-    if (!fresh) store(alpha + 16 * j, exp_nonpositive(before - now));
-    store(m + 16 * j, now);
-    minus_m[j] = -now;
-    sum[j][0] = sum[j][1] = zero();
-  }
-  Index k = 0;
-  for (; k + 2 <= count; k += 2) {
+  const bool fresh = first_key == 0;
+  const F16 before = fresh ? lowest : load(m), now = max(before, top * scale);
+  F16 sum[2] = {zero(), zero()};
+  for (Index k = 0; k < count; k += 2) {
     TENON_UNROLL
     for (int i = 0; i < 2; ++i) {
-      TENON_UNROLL
-      for (int j = 0; j < V; ++j) {
-        float* s = scores + strip * (k + i) + 16 * j;
-        const F16 p = exp_nonpositive(fma(load(s), scale, minus_m[j]));
-        store(s, p);
-        sum[j][i] = sum[j][i] + p;
-      }
-    }
-  }
-  if (k < count) {
-    TENON_UNROLL
-    for (int j = 0; j < V; ++j) {
-      float* s = scores + strip * k + 16 * j;
-      const F16 p = exp_nonpositive(fma(load(s), scale, minus_m[j]));
+      if (k + i == count) break;
+      float* s = scores + strip * (k + i);
+      const F16 p = exp2_nonpositive(fma(load(s), scale, -now));
       store(s, p);
-      sum[j][0] = sum[j][0] + p;
+      sum[i] = sum[i] + p;
     }
   }
-  TENON_UNROLL
-  for (int j = 0; j < V; ++j) {
-    const F16 total = sum[j][0] + sum[j][1];
-    store(l + 16 * j, fresh ? total : fma(load(l + 16 * j), load(alpha + 16 * j), total));
-  }
+  const F16 total = sum[0] + sum[1], shrink = exp2_nonpositive(before - now);
+  store(alpha, shrink);
+  store(m, now);
+  store(l, fresh ? total : fma(load(l), shrink, total));
 }
 
 /// Distance of two lines of packed keys: an odd number of cache lines.
@@ -242,7 +231,7 @@ TENON_NOINLINE inline void forward(const HeadTask& h) {
   float* scores = qt + h.d * strip;                      // [key_block_max, strip]
   float* m = scores + key_block_max * strip;             // [queries]
   float* l = m + h.chunk;                                // [queries]
-  float* sums = l + h.chunk;                             // [queries, width]
+  float* sums = l + h.chunk;                             // [strips][d, strip]
   const float* rows[key_block_max];
   float alpha[strip];
 
@@ -269,24 +258,19 @@ TENON_NOINLINE inline void forward(const HeadTask& h) {
       point(rows, h.q, h.stride_q, i, n);
       pack_transposed(rows, n, h.d, qt, strip);
       multiply<false>({used, (n + 15) / 16 * 16, h.d, kt, keys_ld, qt, strip, 16, scores, strip, false, nullptr});
-      if (n > 16)
-        soften<2>(h, h.query + i, first, used, seen.common, first == 0, scores, m + i, l + i, alpha);
-      else
-        soften<1>(h, h.query + i, first, used, seen.common, first == 0, scores, m + i, l + i, alpha);
-      multiply<false>({n, width, used, scores, strip, v, width, 16, sums + i * width, width, first > 0, alpha});
+      for (Index j = 0; j < n; j += 16)
+        soften(h, h.query + i + j, first, used, seen.common, scores + j, m + i + j, l + i + j, alpha + j);
+      multiply<false>({h.d, (n + 15) / 16 * 16, used, v, width, scores, strip, 16, sums + i * h.d, strip, first > 0, alpha});
     }
   }
-  for (Index i = 0; i < h.queries; i += 16) {
-    const Index n = h.queries - i < 16 ? h.queries - i : 16;
-    float scale[16];
-    const F16 total = load_partial(l + i, n);
-    store(scale, set1(1.0f) / total);
-    store_partial(h.lse + i, load_partial(m + i, n) + log(total), n);
-    for (Index r = 0; r < n; ++r) {
-      const float* s = sums + (i + r) * width;
-      float* out = h.out + (i + r) * h.stride_out;
-      for (Index c = 0; c < h.d; c += 16) store_partial(out + c, load(s + c) * set1(scale[r]), h.d - c);
+  for (Index i = 0; i < h.queries; i += strip) {
+    const Index n = h.queries - i < strip ? h.queries - i : strip;
+    for (Index j = 0; j < n; j += 16) {
+      const F16 total = load(l + i + j);
+      store(l + i + j, set1(1.0f) / total);
+      store_partial(h.lse + i + j, fma(load(m + i + j), set1(0.693147182f), log(total)), n - j);
     }
+    unpack_transposed(sums + i * h.d, n, h.d, l + i, h.out + i * h.stride_out, h.stride_out);
   }
 }
 
@@ -300,27 +284,18 @@ TENON_NOINLINE inline void delta(const HeadTask& h) {
   }
 }
 
-/// scores become p = exp(scale s - lse), dscores scale p (dp - delta).
-template <int V>
-inline void soften_backward(const HeadTask& h, Index i, Index first_key, Index count, Index common, Index n, float* scores,
-                            float* dscores) {
-  const F16 scale = set1(h.scale);
-  F16 lse[V], delta[V];
-  TENON_UNROLL
-  for (int j = 0; j < V; ++j) {
-    lse[j] = load_partial(h.lse + i + 16 * j, n - 16 * j);
-    delta[j] = load_partial(h.delta + i + 16 * j, n - 16 * j);
-  }
+/// Sixteen lanes: scores become p = exp(scale s - lse), dscores scale p (dp - delta).
+TENON_NOINLINE inline void soften_backward(const HeadTask& h, Index i, Index first_key, Index count, Index common, Index n,
+                                           float* scores, float* dscores) {
+  const F16 scale = set1(h.scale), log2 = log2_scale(h);
+  const F16 minus_lse = load_partial(h.lse + i, n) * set1(-1.44269502f), delta = load_partial(h.delta + i, n);
   for (Index k = 0; k < count; ++k) {
-    TENON_UNROLL
-    for (int j = 0; j < V; ++j) {
-      float* s = scores + strip * k + 16 * j;
-      float* ds = dscores + strip * k + 16 * j;
-      F16 p = exp_nonpositive(fma(load(s), scale, -lse[j]));
-      if (first_key + k >= common) p = select(sees(h, h.query + i + 16 * j, first_key + k), p, zero());
-      store(s, p);
-      store(ds, p * (load(ds) - delta[j]) * scale);
-    }
+    float* s = scores + strip * k;
+    float* ds = dscores + strip * k;
+    F16 p = exp2_nonpositive(fma(load(s), log2, minus_lse));
+    if (first_key + k >= common) p = select(sees(h, h.query + i, first_key + k), p, zero());
+    store(s, p);
+    store(ds, p * (load(ds) - delta) * scale);
   }
 }
 
@@ -379,12 +354,15 @@ TENON_NOINLINE inline void backward(const HeadTask& h) {
       if (want_dv) pack_rows(rows, n, h.d, dout, width);
       multiply<false>({used, lanes, h.d, kt, keys_ld, qt, strip, 16, scores, strip, false, nullptr});
       multiply<false>({used, lanes, h.d, vt, keys_ld, dot, strip, 16, dscores, strip, false, nullptr});
-      if (n > 16)
-        soften_backward<2>(h, i, first, used, seen.common, n, scores, dscores);
-      else
-        soften_backward<1>(h, i, first, used, seen.common, n, scores, dscores);
-      if (h.dq != nullptr)
-        multiply<false>({n, h.d, used, dscores, strip, k, width, 16, h.dq + i * h.stride_q, h.stride_q, first > 0, nullptr});
+      for (Index j = 0; j < n; j += 16) soften_backward(h, i + j, first, used, seen.common, n - j, scores + j, dscores + j);
+      if (h.dq != nullptr) {
+        if (first > 0) {
+          point(rows, h.dq, h.stride_q, i, n);
+          pack_transposed(rows, n, h.d, qt, strip);
+        }
+        multiply<false>({h.d, lanes, used, k, width, dscores, strip, 16, qt, strip, first > 0, nullptr});
+        unpack_transposed(qt, n, h.d, nullptr, h.dq + i * h.stride_q, h.stride_q);
+      }
       const Index old = done < used ? done : used;  // under a causal mask later strips reach further keys
       if (want_dk) {
         multiply<true>({old, width, n, dscores, 1, q, width, 16, dk, width, true, nullptr});

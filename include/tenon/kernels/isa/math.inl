@@ -45,6 +45,15 @@ TENON_INLINE F16 exp_nonpositive(F16 x) {
   return select(x < set1(-86.6f), zero(), y);
 }
 
+/// 2^x for x <= 0, at most 1 ulp, results below 2^-126.5 flushed to 0: the softmax of attention, whose scores are scaled
+/// anyway, so that the factor log2(e) is free.
+TENON_INLINE F16 exp2_nonpositive(F16 x) {
+  const F16 magic = set1(12583039.0f);  // as above
+  const F16 z = max(set1(-127.0f), x), shifted = z + magic, r = z - (shifted - magic);
+  return polynomial(r, {1.0f, 0.693147182f, 0.240226477f, 0.0555036217f, 0.00961852632f, 0.00133902184f, 0.000153210741f}) *
+         from_bits(shift_left<23>(bits(shifted)));
+}
+
 /// Natural logarithm, at most 1 ulp.
 TENON_INLINE F16 log(F16 x) {
   const M16 denormal = x < set1(1.17549435e-38f);

@@ -28,61 +28,11 @@ TENON_NOINLINE inline void activate(Activation activation, Scalar* x) {
   }
 }
 
-// out [rows, panels * 16] = start (or 0) + the pieces' products (+ bias).
-template <int rows, int panels>
-TENON_NOINLINE inline void tile(const detail::Stretch<Scalar>* pieces, Index count, Index row, const Scalar* start,
-                         Index ld_start, const Scalar* bias, Scalar* out, Index ldo) {
-  F16 sum[rows][panels];
-  TENON_UNROLL
-  for (int i = 0; i < rows; ++i) {
-    TENON_UNROLL
-    for (int j = 0; j < panels; ++j) sum[i][j] = start != nullptr ? load(start + i * ld_start + 16 * j) : zero();
-  }
-  for (Index s = 0; s < count; ++s) {
-    const detail::Stretch<Scalar>& piece = pieces[s];
-    const Scalar* x[rows];
-    TENON_UNROLL
-    for (int i = 0; i < rows; ++i) x[i] = piece.rows[row + i] + piece.offset;
-    const Scalar* line = piece.panels;
-    const Index step = piece.step, stride = piece.panel_stride;
-    for (Index l = 0, at = 0; l < piece.k; ++l, at += step, line += 16) {
-      F16 w[panels];
-      TENON_UNROLL
-      for (int j = 0; j < panels; ++j) w[j] = load(line + j * stride);
-      TENON_UNROLL
-      for (int i = 0; i < rows; ++i) {
-        const F16 v = set1(x[i][at]);
-        TENON_UNROLL
-        for (int j = 0; j < panels; ++j) sum[i][j] = fma(v, w[j], sum[i][j]);
-      }
-    }
-  }
-  if (bias != nullptr) {
-    TENON_UNROLL
-    for (int j = 0; j < panels; ++j) {
-      const F16 b = load(bias + 16 * j);
-      TENON_UNROLL
-      for (int i = 0; i < rows; ++i) sum[i][j] = sum[i][j] + b;
-    }
-  }
-  TENON_UNROLL
-  for (int i = 0; i < rows; ++i) {
-    TENON_UNROLL
-    for (int j = 0; j < panels; ++j) store(out + i * ldo + 16 * j, sum[i][j]);
-  }
-}
-
-template <int panels, int rows = tile_rows>
-TENON_INLINE void tile_of(Index wanted, const detail::Stretch<Scalar>* pieces, Index count, Index row,
-                          const Scalar* start, Index ld_start, const Scalar* bias, Scalar* out, Index ldo) {
-  if constexpr (rows > 1) {
-    if (wanted < rows) {
-      tile_of<panels, rows - 1>(wanted, pieces, count, row, start, ld_start, bias, out, ldo);
-      return;
-    }
-  }
-  tile<rows, panels>(pieces, count, row, start, ld_start, bias, out, ldo);
-}
+// What a lane of rows and panels holds; the narrow kinds are in narrow.inl.
+struct Float32 {
+  enum : int { integers = 0 };
+};
+TENON_INLINE F16 dot(Float32, F16 x, F16 w, F16 sum) { return fma(x, w, sum); }
 
 // y [rows, columns] = the epilogue of x [rows, buffer_columns], columns counted from `column`.
 TENON_NOINLINE inline void finish(const Epilogue<Scalar>& e, const Scalar* x, Index row, Index rows, Index column,
@@ -105,11 +55,11 @@ TENON_NOINLINE inline void finish(const Epilogue<Scalar>& e, const Scalar* x, In
     }
 }
 
-// The pieces of the stretches from (stretch, line) on that hold at most `lines` lines, moved to `panel`.
+// The pieces of the stretches from (stretch, line) on, up to `end`, that hold at most `lines` lines, moved to `panel`.
 struct Cursor { Index stretch, line; };
-TENON_INLINE Index cut(const detail::Product<Scalar>& p, Index panel, Index lines, Cursor& at, detail::Stretch<Scalar>* pieces) {
+TENON_INLINE Index cut(const detail::Product<Scalar>& p, Index panel, Index end, Index lines, Cursor& at, detail::Stretch<Scalar>* pieces) {
   Index count = 0;
-  while (at.stretch < p.stretch_count && count < pieces_max) {
+  while (at.stretch < end && count < pieces_max) {
     const detail::Stretch<Scalar>& whole = p.stretches[at.stretch];
     const Index left = whole.k - at.line, taken = left < lines ? left : lines;
     if (left > 0 && taken == 0) break;
@@ -127,61 +77,36 @@ TENON_INLINE Index cut(const detail::Product<Scalar>& p, Index panel, Index line
   return count;
 }
 
-template <int panels>
-TENON_INLINE void multiply_group(const detail::Product<Scalar>& p, Index panel, Index lines, Scalar* buffer) {
-  const Index column = panel * 16, columns = p.n - column < panels * 16 ? p.n - column : panels * 16;
-  const Epilogue<Scalar>& e = p.epilogue;
-  const bool whole = columns == panels * 16;
-  const bool direct = whole && e.column_scale == nullptr && e.pre_activation == nullptr &&
-                      e.activation == Activation::none && e.residual == nullptr;
-  const Scalar* bias = direct && e.bias != nullptr ? e.bias + column : nullptr;
-  const Index tiles = (p.rows + tile_rows - 1) / tile_rows;
-  detail::Stretch<Scalar> pieces[pieces_max];
-  Cursor at{0, 0};
-  bool first = true, last;
-  do {
-    const Index count = cut(p, panel, lines, at, pieces);
-    last = at.stretch == p.stretch_count;
-    for (Index t = 0; t < tiles; ++t) {
-      const Index row = p.rows * t / tiles, rows = p.rows * (t + 1) / tiles - row;
-      Scalar* y = p.y + row * p.ldy + column;
-      Scalar* held = buffer + row * buffer_columns;
-      const Scalar* start = first ? nullptr : held;
-      Index ld_start = buffer_columns;
-      if (first && p.accumulate) {
-        if (whole) {
-          start = y;
-          ld_start = p.ldy;
-        } else {
-          for (Index i = 0; i < rows; ++i)
-            for (Index j = 0; j < columns; j += 16)
-              store(held + i * buffer_columns + j, load_partial(y + i * p.ldy + j, columns - j));
-          start = held;
-        }
-      }
-      const bool straight = last && direct;
-      tile_of<panels>(rows, pieces, count, row, start, ld_start, straight ? bias : nullptr, straight ? y : held,
-                      straight ? p.ldy : buffer_columns);
-      if (last && !direct) finish(e, held, row, rows, column, columns, p.y, p.ldy);
-    }
-    first = false;
-  } while (!last);
+#include <tenon/kernels/isa/tile.inl>
+
+TENON_INLINE Index lines_of(const detail::Product<Scalar>& p) {
+  Index total = 0;
+  for (Index s = 0; s < p.stretch_count; ++s) total += p.stretches[s].k;
+  const Index chunks = total > block_lines ? (total + block_lines - 1) / block_lines : 1;
+  return (total + chunks - 1) / chunks;
+}
+
+// One group of columns from `panel` on, from stretch `from` on, over what `buffer` holds when that is not the first.
+TENON_NOINLINE inline void multiply_group(const detail::Product<Scalar>& p, Index panel, Index from, Index lines, Scalar* buffer) {
+  const Pass pass{panel, from, p.stretch_count, lines, buffer};
+  if (panel + tile_panels <= p.last_panel)
+    run<Float32, tile_rows, tile_panels>(p, pass);
+  else
+    run<Float32, tile_rows, 1>(p, pass);
 }
 
 TENON_NOINLINE inline void multiply(const detail::Product<Scalar>& p) {
   alignas(64) Scalar buffer[detail::block_rows_max * buffer_columns];
-  Index total = 0;
-  for (Index s = 0; s < p.stretch_count; ++s) total += p.stretches[s].k;
-  const Index chunks = total > block_lines ? (total + block_lines - 1) / block_lines : 1;
-  const Index lines = (total + chunks - 1) / chunks;
-  Index panel = p.first_panel;
-  for (; panel + tile_panels <= p.last_panel; panel += tile_panels) multiply_group<tile_panels>(p, panel, lines, buffer);
-  if constexpr (tile_panels > 1)
-    for (; panel < p.last_panel; ++panel) multiply_group<1>(p, panel, lines, buffer);
+  const Index lines = lines_of(p);
+  for (Index panel = p.first_panel; panel < p.last_panel; panel += tile_panels) multiply_group(p, panel, 0, lines, buffer);
 }
 
 // out [16 or fewer lines][16] = the transposed block of `columns` rows of 16 elements, ld apart, of which `lines` count.
 TENON_INLINE void transpose_block(const Scalar* from, Index ld, Index columns, Index lines, Scalar* out) {
+#if defined(TENON_IN_GENERIC) || defined(TENON_IN_REAL64)
+  for (Index l = 0; l < lines; ++l)
+    for (Index c = 0; c < 16; ++c) out[16 * l + c] = c < columns ? from[c * ld + l] : Scalar(0);
+#else
   F16 block[16];
   if (columns == 16 && lines == 16) {
     TENON_UNROLL
@@ -196,6 +121,7 @@ TENON_INLINE void transpose_block(const Scalar* from, Index ld, Index columns, I
   } else {
     for (Index c = 0; c < lines; ++c) store(out + 16 * c, block[c]);
   }
+#endif
 }
 
 TENON_NOINLINE inline void gather(const detail::Operand<Scalar>& b, Index panel, Index count, Index first, Index last,

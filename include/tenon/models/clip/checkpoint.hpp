@@ -11,8 +11,8 @@ namespace tenon::inline TENON_ABI {
 struct ClipLoadOptions {
   /// The activation when no configuration says: OpenAI's own files and those that say so have quick_gelu, others gelu.
   std::optional<Activation> hidden_act{};
-  /// Keep bfloat16 matrices as they are in the file: half the memory, frozen for good.
-  bool keep_bf16 = false;
+  /// How matrices are multiplied: bfloat16 or int8 (see LoadOptions), frozen for good; T when not given.
+  std::optional<DType> weights{};
 };
 
 namespace detail {
@@ -26,7 +26,7 @@ inline bool exists(const std::string& path) { return ::access(path.c_str(), F_OK
 template <class T>
 Clip<T> load_clip(const std::string& path, const ClipLoadOptions& options = {}) {
   struct ::stat status {};
-  check<FileError>(::stat(path.c_str(), &status) == 0, "load_clip", path, ": ", std::strerror(errno));
+  if (::stat(path.c_str(), &status) != 0) fail<FileError>("load_clip", path, ": ", std::strerror(errno));
   const bool folder = S_ISDIR(status.st_mode);
   StateDict dict = folder ? open_checkpoint(path, {"model", "open_clip_model", "pytorch_model", "open_clip_pytorch_model"}) : open_checkpoint(path);
   const bool openai = dict.contains("input_resolution");  // OpenAI's archives carry it beside the parameters
@@ -40,7 +40,7 @@ Clip<T> load_clip(const std::string& path, const ClipLoadOptions& options = {}) 
     config = infer_clip_config(dict, options.hidden_act.value_or(openai ? Activation::quick_gelu : Activation::gelu));
   Clip<T> clip(config);
   LoadOptions load;
-  load.keep_bf16 = options.keep_bf16;
+  load.weights = options.weights;
   load_params(params(clip), dict, load);
   return clip;
 }

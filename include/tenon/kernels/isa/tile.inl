@@ -1,0 +1,155 @@
+// The tile of the products and the loop over its rows, for one kind of lane. Included by product.inl and narrow.inl.
+
+// out [rows, panels * 16] = start (or 0) + the pieces' products (* scales) (+ bias).
+struct TileCall {
+  const detail::Stretch<Scalar>* pieces;
+  Index count, row;
+  const Scalar* start;
+  Index ld_start;
+  const Scalar *bias, *row_scale, *column_scale;
+  Scalar* out;
+  Index ldo;
+};
+
+template <class Lane, int rows, int panels>
+TENON_NOINLINE inline void tile(const TileCall& t) {
+  F16 sum[rows][panels];
+  const Scalar* start = t.start;
+  const Index ld_start = t.ld_start;
+  TENON_UNROLL
+  for (int i = 0; i < rows; ++i) {
+    TENON_UNROLL
+    for (int j = 0; j < panels; ++j) sum[i][j] = start != nullptr ? load(start + i * ld_start + 16 * j) : zero();
+  }
+  Scalar* const out = t.out;
+  const Index ldo = t.ldo;
+  TENON_UNROLL
+  for (int i = 0; i < rows; ++i) {  // the lines of y are fetched while the sums grow
+    TENON_UNROLL
+    for (int j = 0; j < panels; ++j) __builtin_prefetch(out + i * ldo + 16 * j, 1);
+  }
+  for (Index s = 0; s < t.count; ++s) {
+    const detail::Stretch<Scalar>& piece = t.pieces[s];
+    const Scalar* x[rows];
+    TENON_UNROLL
+    for (int i = 0; i < rows; ++i) x[i] = piece.rows[t.row + i] + piece.offset;
+    const Scalar* line = piece.panels;
+    const Index step = piece.step, stride = piece.panel_stride;
+    for (Index l = 0, at = 0; l < piece.k; ++l, at += step, line += 16) {
+      F16 w[panels];
+      TENON_UNROLL
+      for (int j = 0; j < panels; ++j) w[j] = load(line + j * stride);
+      TENON_UNROLL
+      for (int i = 0; i < rows; ++i) {
+        const F16 v = set1(x[i][at]);
+        TENON_UNROLL
+        for (int j = 0; j < panels; ++j) sum[i][j] = dot(Lane{}, v, w[j], sum[i][j]);
+      }
+    }
+  }
+  if constexpr (Lane::integers != 0) {
+    if (t.row_scale != nullptr) {
+      F16 column[panels];
+      TENON_UNROLL
+      for (int j = 0; j < panels; ++j) column[j] = load(t.column_scale + 16 * j);
+      TENON_UNROLL
+      for (int i = 0; i < rows; ++i) {
+        const F16 row = set1(t.row_scale[t.row + i]);
+        TENON_UNROLL
+        for (int j = 0; j < panels; ++j) sum[i][j] = scaled(Lane{}, sum[i][j], row * column[j]);
+      }
+    }
+  }
+  if (t.bias != nullptr) {
+    TENON_UNROLL
+    for (int j = 0; j < panels; ++j) {
+      const F16 b = load(t.bias + 16 * j);
+      TENON_UNROLL
+      for (int i = 0; i < rows; ++i) sum[i][j] = sum[i][j] + b;
+    }
+  }
+  TENON_UNROLL
+  for (int i = 0; i < rows; ++i) {
+    TENON_UNROLL
+    for (int j = 0; j < panels; ++j) store(out + i * ldo + 16 * j, sum[i][j]);
+  }
+}
+
+// The height of the next smaller tile: 12, 8, 4, 2, 1 or 6, 4, 2, 1.
+constexpr int smaller(int rows) { return rows > 6 ? rows - 4 : rows > 4 ? 4 : rows / 2; }
+template <int rows_max>
+TENON_INLINE Index height_of(Index rows) {
+  int height = rows_max;
+  while (height > rows) height = smaller(height);
+  // 13 to 15 rows as 8 and the rest, not as 12 and a thin tile that waits for its own sums
+  return rows_max == 12 && rows > 12 && rows < 16 ? 8 : height;
+}
+template <class Lane, int panels, int rows>
+TENON_INLINE void tile_of(Index height, const TileCall& t) {
+  if constexpr (rows > 1) {
+    if (height < rows) {
+      tile_of<Lane, panels, smaller(rows)>(height, t);
+      return;
+    }
+  }
+  tile<Lane, rows, panels>(t);
+}
+
+// Stretches first .. last of the columns from `panel` on: from nothing (or y) when first is 0, else from the buffer;
+// into y when last is the last one, else into the buffer.
+struct Pass {
+  Index panel, first, last, lines;
+  Scalar* buffer;  // [rows, buffer_columns]
+};
+template <class Lane, int rows_max, int panels>
+TENON_INLINE void run(const detail::Product<Scalar>& p, const Pass& pass) {
+  const Index column = pass.panel * 16, columns = p.n - column < panels * 16 ? p.n - column : panels * 16;
+  const Epilogue<Scalar>& e = p.epilogue;
+  const bool whole = columns == panels * 16, final = pass.last == p.stretch_count;
+  const bool direct = whole && e.column_scale == nullptr && e.pre_activation == nullptr &&
+                      e.activation == Activation::none && e.residual == nullptr;
+  detail::Stretch<Scalar> pieces[pieces_max];
+  TileCall t;
+  t.pieces = pieces;
+  Cursor at{pass.first, 0};
+  bool fresh = pass.first == 0, done;
+  do {
+    t.count = cut(p, pass.panel, pass.last, pass.lines, at, pieces);
+    if (pass.panel + panels > p.last_panel)  // a last single panel fills both halves of the tile
+      for (Index s = 0; s < t.count; ++s) pieces[s].panel_stride = 0;
+    done = at.stretch == pass.last;
+    const bool ends = done && final, straight = ends && direct;
+    if constexpr (Lane::integers != 0) {
+      t.row_scale = done ? p.quantized.rows : nullptr;
+      t.column_scale = p.quantized.columns + column;
+    }
+    t.bias = straight && e.bias != nullptr ? e.bias + column : nullptr;
+    t.ldo = straight ? p.ldy : buffer_columns;
+    t.row = 0;
+    for (Index rows; t.row < p.rows; t.row += rows) {
+      rows = height_of<rows_max>(p.rows - t.row);
+      Scalar* y = p.y + t.row * p.ldy + column;
+      Scalar* held = pass.buffer + t.row * buffer_columns;
+      t.start = fresh ? nullptr : held;
+      t.ld_start = buffer_columns;
+      if (fresh && Lane::integers != 0) {
+        t.start = p.quantized.start + column;
+        t.ld_start = 0;
+      } else if (fresh && p.accumulate) {
+        if (whole) {
+          t.start = y;
+          t.ld_start = p.ldy;
+        } else {
+          for (Index i = 0; i < rows; ++i)
+            for (Index j = 0; j < columns; j += 16)
+              store(held + i * buffer_columns + j, load_partial(y + i * p.ldy + j, columns - j));
+          t.start = held;
+        }
+      }
+      t.out = straight ? y : held;
+      tile_of<Lane, panels, rows_max>(rows, t);
+      if (ends && !direct) finish(e, held, t.row, rows, column, columns, p.y, p.ldy);
+    }
+    fresh = false;
+  } while (!done);
+}
