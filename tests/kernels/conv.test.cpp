@@ -152,6 +152,20 @@ TEST_CASE("the same bits for any number of threads, and on AVX2 and AVX-512") {
   }
 }
 
+TEST_CASE("a bias for each picture, as a time embedding adds it") {
+  for (const ConvShape& s : {shapes[1], shapes[5], ConvShape{.n = 3, .h = 9, .w = 15, .c = 7, .out = 20}}) {
+    const Problem<float> problem(s);
+    const auto each = random_values<float>(s.n * s.out, 9);
+    std::vector<float> y(problem.y.size());
+    auto expected = problem.y;
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      expected[i] += static_cast<double>(each[i / size_of(s.out * s.out_h() * s.out_w()) * size_of(s.out) + i % size_of(s.out)]);
+    conv2d_forward(s, problem.x.data(), pack_conv<float>(s, problem.w.data()), y.data(),
+                   {.bias = problem.bias.data(), .sample_bias = each.data(), .sample_rows = s.out_h() * s.out_w(), .lds = s.out});
+    CHECK(largest_error(y, expected) <= 1e-5);
+  }
+}
+
 TEST_CASE("conv2d against bfloat16 and int8 panels lies within their rounding, on every instruction set") {
   for (const ConvShape& s : shapes) {
     const Problem<float> problem(s);

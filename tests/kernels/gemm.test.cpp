@@ -290,7 +290,12 @@ void compare_narrow(Size size, DType storage) {
   const Guarded<float> gdy(dy);
   Guarded<float> dx(size_of(m * k), 1e30f);
   gemm_dx(gdy.data(), n, m, packed, dx.data(), k, false);
-  CHECK(largest_error(dx, naive_product(false, false, m, k, n, dy, rounded_w)) <= 4 * tolerance<float>(n));
+  const auto read = storage == DType::bf16 ? rounded(dy, n, storage) : dy;
+  auto exact = naive_product(false, false, m, k, n, read, rounded_w);
+  CHECK(largest_error(dx, exact) <= 4 * tolerance<float>(n));
+  gemm_dx(gdy.data(), n, m, packed, dx.data(), k, true);
+  for (double& v : exact) v *= 2;
+  CHECK(largest_error(dx, exact) <= 8 * tolerance<float>(n));
 }
 
 }  // namespace
@@ -310,7 +315,7 @@ TEST_CASE("gemm by hand against bytes: scales are exact where the largest is 127
 }
 
 TEST_CASE("gemm against bfloat16 and int8 panels is the product of the rounded matrices, on every instruction set") {
-  for (const Size& size : {Size{1, 1, 1}, Size{3, 17, 5}, Size{13, 33, 40}, Size{50, 96, 130}, Size{5, 7, 9001}, Size{400, 18, 3}})
+  for (const Size& size : {Size{1, 1, 1}, Size{3, 17, 5}, Size{13, 33, 40}, Size{50, 96, 130}, Size{5, 7, 9001}, Size{5, 2100, 9}, Size{400, 18, 3}})
     for (const Narrow& type : narrow_types) on_each_isa([&](Isa) { compare_narrow(size, type.storage); });
 }
 
@@ -339,7 +344,62 @@ TEST_CASE("a storage that the products cannot read is a named error") {
   REQUIRE_THROWS_WITH(PackedMatrix<float>(nullptr, 0, 0, 0, DType::f16), contains("[pack]") && contains("float16"));
 }
 
+TEST_CASE("a bias for each sample is added before the activation, whatever the block of rows") {
+  const Index samples = 5, rows = 130, m = samples * rows, n = 35, k = 20, lds = 40;
+  const auto x = random_values<float>(m * k, 1), w = random_values<float>(n * k, 2), each = random_values<float>(samples * lds, 3);
+  const PackedMatrix<float> packed(w.data(), n, k, k);
+  auto expected = naive_product(false, true, m, n, k, x, w);
+  for (Index i = 0; i < m; ++i)
+    for (Index j = 0; j < n; ++j) {
+      double& v = expected[size_of(i * n + j)];
+      v = std::max(v + static_cast<double>(each[size_of(i / rows * lds + j)]), 0.0);
+    }
+  for (int threads : {1, 3}) {
+    const ThreadScope scope(threads);
+    on_each_isa([&](Isa) {
+      std::vector<float> y(size_of(m * n));
+      gemm(x.data(), k, m, packed, y.data(), n, {.sample_bias = each.data(), .sample_rows = rows, .lds = lds, .activation = Activation::relu});
+      CHECK(largest_error(y, expected) <= tolerance<float>(k));
+    });
+  }
+}
+
+TEST_CASE("GEGLU: values times the GELU of their gates, in every storage type") {
+  const Index m = 53, half = 48, n = 2 * half, k = 70, rank = 2;
+  const auto x = random_values<float>(m * k, 1), w = random_values<float>(n * k, 2), bias = random_values<float>(n, 3);
+  const auto t = random_values<float>(m * rank, 4), b = random_values<float>(n * rank, 5);
+  const PackedMatrix<float> packed_b(b.data(), n, rank, rank);
+  const LowRankTerm<float> term{t.data(), rank, rank, &packed_b};
+  const auto low = naive_product(false, true, m, n, rank, t, b);
+  for (DType storage : {DType::f32, DType::bf16, DType::i8}) {
+    CAPTURE(name_of(storage));
+    const bool exact = storage == DType::f32;
+    const PackedMatrix<float> packed(w.data(), n, k, k, storage);
+    auto argument = exact ? naive_product(false, true, m, n, k, x, w)
+                          : naive_product(false, true, m, n, k, rounded(x, k, storage), rounded(w, k, storage));
+    std::vector<double> expected(size_of(m * half));
+    for (std::size_t i = 0; i < argument.size(); ++i) argument[i] += low[i] + static_cast<double>(bias[i % size_of(n)]);
+    for (Index i = 0; i < m; ++i)
+      for (Index j = 0; j < half; ++j)
+        expected[size_of(i * half + j)] = argument[size_of(i * n + j)] * activated(Activation::gelu, argument[size_of(i * n + half + j)]);
+    for (int threads : {1, 2}) {
+      const ThreadScope scope(threads);
+      on_each_isa([&](Isa) {
+        Guarded<float> y(expected.size(), 1e30f), pre(argument.size(), 1e30f);
+        const Epilogue<float> epilogue{.bias = bias.data(), .activation = Activation::gelu, .gated = true, .pre_activation = pre.data(), .ldp = n};
+        gemm(x.data(), k, m, packed, y.data(), half, epilogue, {&term, 1});
+        CHECK(largest_error(pre, argument) <= 4 * tolerance<float>(k));
+        CHECK(largest_error(y, expected) <= 40 * tolerance<float>(k));
+      });
+    }
+  }
+  float y[2];
+  REQUIRE_THROWS_AS(gemm(x.data(), k, 1, PackedMatrix<float>(w.data(), 24, k, k), y, 12, {.gated = true}), ShapeError);
+}
+
 TEST_CASE("rows that fall on the same cache lines are copied apart") {
-  const Size size{29, 40, 1024};
-  on_each_isa([&](Isa) { compare_gemm<float>(size, Activation::none, true); });
+  on_each_isa([&](Isa) {
+    compare_gemm<float>({29, 40, 1024}, Activation::none, true);
+    compare_gradients<float>({29, 1024, 40});
+  });
 }

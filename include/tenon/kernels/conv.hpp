@@ -143,6 +143,7 @@ template <class T>
 Epilogue<T> advance_columns(Epilogue<T> e, Index column) {
   if (e.column_scale != nullptr) e.column_scale += column;
   if (e.bias != nullptr) e.bias += column;
+  if (e.sample_bias != nullptr) e.sample_bias += column;
   if (e.residual != nullptr) e.residual += column;
   if (e.pre_activation != nullptr) e.pre_activation += column;
   return e;
@@ -155,7 +156,7 @@ inline Grid conv_grid(const ConvShape& s, Index m, Index n, Index k, bool gather
 
 }  // namespace detail
 
-/// y [pixels, out] = act(conv(x, w) + sum t B^T + bias) + residual. t [pixels, groups rank]; B is packed with the same groups.
+/// y [pixels, out] = the epilogue of conv(x, w) + sum t B^T. t [pixels, groups rank]; B is packed with the same groups.
 /// The matrices of the epilogue are [pixels, out]. Against bfloat16 or int8 panels x is rounded to the same type first (int8
 /// with one scale for each picture, or for each pixel where the product is a plain matrix product). Throws ShapeError on a bad shape.
 template <Real T>
@@ -163,6 +164,7 @@ void conv2d_forward(const ConvShape& s, const T* x, const PackedMatrix<T>& w, T*
                     const std::type_identity_t<Epilogue<T>>& epilogue = {},
                     std::type_identity_t<std::span<const LowRankTerm<T>>> low_rank = {}) {
   check_conv("conv2d", s);
+  check(!epilogue.gated, "conv2d", "expected an epilogue without gates");
   if (s.kh * s.kw * s.stride_h * s.stride_w * s.groups == 1 && s.pad_h + s.pad_w == 0)
     return gemm(x, s.c, s.pixels(), w, y, s.out, epilogue, low_rank);
   for (const auto& term : low_rank) check(term.b->width() == 1, "conv2d", "expected low-rank terms stored as ", name_of(dtype_of<T>));

@@ -3,6 +3,7 @@
 //
 // All matrices are row-major; ld is the distance of two rows. float runs on current_isa(), double on the generic body.
 #include <algorithm>
+#include <cstring>
 #include <span>
 #include <type_traits>
 
@@ -47,10 +48,10 @@ inline constexpr std::size_t stretches_max = 16;
 inline constexpr Index gathered_lines = 512, gathered_panels = 8, gathered_rows = 192;
 
 /// Rows of a block whose rows read `k` elements each: its piece of x stays in the second-level cache, unless weights too
-/// large for the third are better read seldom.
+/// large for the third are better read seldom. Whole tiles of 12 rows.
 inline Index block_rows_of(Index k, Index weights) {
   const Index rows = 98304 / (k > 0 ? k : 1);
-  return rows > block_rows_max || weights > (Index{4} << 20) ? block_rows_max : rows < 96 ? 96 : rows;
+  return rows > block_rows_max || weights > (Index{4} << 20) ? block_rows_max : rows < 96 ? 96 : rows / 12 * 12;
 }
 
 /// Whether the rows of a tile, `ld` apart, fall on the same lines of the first-level cache and evict each other.
@@ -111,7 +112,21 @@ void gather(const ProductKernels<T>& kernels, const Operand<T>& b, Index panel, 
       }
     }
 }
-
+/// The pairs first .. last of lines of a packed bfloat16 W [k, n] in `count` panels from `panel` on, as lanes.
+template <class T>
+void gather_pairs(const Operand<T>& b, Index panel, Index count, Index first, Index last, T* out) {
+  for (Index p = panel; p < panel + count; ++p)
+    for (Index l = first; l < last; ++l, out += panel_columns) {
+      const T* lanes = b.data + 2 * l / panel_columns * b.ld + 2 * l % panel_columns + p * panel_columns / 2 * panel_columns;
+      const Index columns = std::min(b.n - p * panel_columns, panel_columns);
+      for (Index j = 0; j < panel_columns; j += 2) {
+        std::uint32_t pair[2] = {};  // columns j and j + 1 of lines 2 l and 2 l + 1
+        if (j < columns) std::memcpy(pair, lanes + j / 2 * panel_columns, sizeof pair);
+        const std::uint32_t turned[2] = {(pair[0] & 0xffffu) | pair[1] << 16, pair[0] >> 16 | (pair[1] & 0xffff0000u)};
+        std::memcpy(out + j, turned, sizeof turned);
+      }
+    }
+}
 /// The product of the kernel for panels of that storage.
 template <class T>
 void multiply(const ProductKernels<T>& kernels, DType storage, const Product<T>& p) {
@@ -124,10 +139,12 @@ template <class T>
 Epilogue<T> advance(Epilogue<T> e, Index row) {
   if (e.residual != nullptr) e.residual += row * e.ldr;
   if (e.pre_activation != nullptr) e.pre_activation += row * e.ldp;
+  e.first_row += row;
   return e;
 }
 
-/// c [m, n] = a b (+ c), b gathered in panels; a [m, k], or [k, m] when `transposed`, then gathered as well.
+/// c [m, n] = a b (+ c), b gathered in panels; a [m, k], or [k, m] when `transposed`, then gathered as well. Against packed
+/// bfloat16, a is rounded to the same type.
 template <class T>
 void gathered_product(bool transposed, Index m, Index k, const T* a, Index lda, const Operand<T>& b, T* c, Index ldc,
                       bool accumulate) {
@@ -137,8 +154,11 @@ void gathered_product(bool transposed, Index m, Index k, const T* a, Index lda, 
   }
   const ProductKernels<T> kernels = product_kernels(T());
   const Index panels = (b.n + panel_columns - 1) / panel_columns, groups = (panels + 1) / 2;
-  const Grid grid = grid_of(m, b.n, k, true);
-  const Index each = gathered_lines * (gathered_panels * panel_columns + (transposed ? gathered_rows : 0));
+  const Index width = b.width == 2 ? 2 : 1, total = (k + width - 1) / width;  // lines of `width` elements
+  const bool copied = !transposed && (width > 1 || (collides<T>(lda) && m > 1)), held = transposed || copied;
+  const Index left_rows = transposed ? gathered_rows : copied ? block_rows_max : 0, left_ld = apart(gathered_lines);
+  const Grid grid = grid_of(m, b.n, k, true, width);
+  const Index each = gathered_lines * gathered_panels * panel_columns + left_rows * left_ld;
   Buffer<T> scratch(grid.rows * grid.columns * each);
   parallel_for(grid.rows * grid.columns, [&](Index part) {
     const Index r = part / grid.columns, q = part % grid.columns;
@@ -148,21 +168,28 @@ void gathered_product(bool transposed, Index m, Index k, const T* a, Index lda, 
     T* left = gathered + gathered_lines * gathered_panels * panel_columns;
     const T* rows[block_rows_max];
     for (Index top = m * r / grid.rows, height = 0; top < row_end; top += height) {
-      height = transposed && row_end - top > gathered_rows ? gathered_rows : row_end - top;
+      height = held && row_end - top > left_rows ? left_rows : row_end - top;
       Index first = 0, lines = 0;
       do {
-        lines = k - first < gathered_lines ? k - first : gathered_lines;
+        lines = total - first < gathered_lines ? total - first : gathered_lines;
+        const Index taken = std::min(k - first * width, lines * width);
         if (transposed) {
           const Operand<T> strip{PanelSource::rows, a + top, lda, height};
           kernels.gather(strip, 0, (height + panel_columns - 1) / panel_columns, first, first + lines, left);
+        } else if (copied) {
+          fill_strip<T>(kernels, width, a + top * lda + first * width, lda, height, taken, left, left_ld, nullptr);
         }
         for (Index panel = 2 * (groups * q / grid.columns); panel < panel_end; panel += gathered_panels) {
           const Index count = panel_end - panel < gathered_panels ? panel_end - panel : gathered_panels;
-          gather(kernels, b, panel, count, first, first + lines, gathered);
+          if (width == 2)
+            gather_pairs(b, panel, count, first, first + lines, gathered);
+          else
+            gather(kernels, b, panel, count, first, first + lines, gathered);
           const Stretch<T> stretch{rows, transposed ? panel_columns : 1, lines, gathered, lines * panel_columns};
           Product<T> p;
           p.stretches = &stretch;
           p.stretch_count = 1;
+          p.narrow_count = width > 1 ? 1 : 0;
           p.last_panel = count;
           p.n = b.n - panel * panel_columns;
           p.ldy = ldc;
@@ -171,20 +198,21 @@ void gathered_product(bool transposed, Index m, Index k, const T* a, Index lda, 
             p.rows = top + height - row < block_rows_max ? top + height - row : block_rows_max;
             for (Index i = 0; i < p.rows; ++i)
               rows[i] = transposed ? left + i / panel_columns * stretch.panel_stride + i % panel_columns
+                        : copied   ? left + i * left_ld
                                    : a + (row + i) * lda + first;
             p.y = c + row * ldc + panel * panel_columns;
-            kernels.multiply(p);
+            multiply(kernels, width == 2 ? DType::bf16 : dtype_of<T>, p);
           }
         }
         first += lines;
-      } while (first < k);
+      } while (first < total);
     }
   });
 }
 
 }  // namespace detail
 
-/// y [m, n] = act(x W^T + sum t B^T + bias) + residual, x [m, k]. Against panels of bfloat16 or int8 the rows of x are
+/// y [m, n] (gated: [m, n / 2]) = the epilogue of x W^T + sum t B^T, x [m, k]. Against panels of bfloat16 or int8 the rows of x are
 /// rounded to the same type first (int8 with a scale for each row); sums, low-rank terms and epilogue are float32.
 template <Real T>
 void gemm(const T* x, Index ldx, Index m, const PackedMatrix<T>& w, T* y, Index ldy,
@@ -192,9 +220,12 @@ void gemm(const T* x, Index ldx, Index m, const PackedMatrix<T>& w, T* y, Index 
           std::type_identity_t<std::span<const LowRankTerm<T>>> low_rank = {}) {
   check(low_rank.size() < detail::stretches_max, "gemm", "expected at most 15 low-rank terms, got ", low_rank.size());
   for (const auto& term : low_rank) check(term.b->width() == 1, "gemm", "expected low-rank terms stored as ", name_of(dtype_of<T>));
+  const Index gate = epilogue.gated ? w.n() / 2 : 0, n = epilogue.gated ? gate : w.n();
+  check<ShapeError>(gate % panel_columns == 0 && (!epilogue.gated || (gate > 0 && w.n() % 2 == 0 && epilogue.sample_bias == nullptr)), "gemm",
+                    "expected values and gates in whole panels of 16 columns and no sample bias, got ", w.n(), " columns");
   const auto kernels = detail::product_kernels(T());
-  const Index panels = w.panels(), groups = (panels + 1) / 2, width = w.width(), lanes = w.tap_lines();
-  const detail::Grid grid = detail::grid_of(m, w.n(), w.k(), false, width);
+  const Index panels = (n + panel_columns - 1) / panel_columns, groups = (panels + 1) / 2, width = w.width(), lanes = w.tap_lines();
+  const detail::Grid grid = detail::grid_of(m, n, w.k(), false, width);
   const Index strip_rows = detail::block_rows_of(lanes, lanes * w.n());
   const bool copied = width > 1 || (detail::collides<T>(ldx) && m > 1);
   const Index ld = copied ? detail::apart(lanes) : ldx, strip_size = copied ? std::min(m, strip_rows) * (ld + 1) : 0;
@@ -203,6 +234,7 @@ void gemm(const T* x, Index ldx, Index m, const PackedMatrix<T>& w, T* y, Index 
     const Index r = part / grid.columns, q = part % grid.columns;
     const Index row_begin = m * r / grid.rows, row_end = m * (r + 1) / grid.rows;
     const Index blocks = (row_end - row_begin + strip_rows - 1) / strip_rows;
+    const Index block = blocks > 0 ? ((row_end - row_begin + blocks - 1) / blocks + 11) / 12 * 12 : 1;
     const T* rows[detail::stretches_max][detail::block_rows_max];
     detail::Stretch<T> stretches[detail::stretches_max];
     stretches[0] = {rows[0], 1, lanes, w.group(), w.panel_stride()};
@@ -216,11 +248,11 @@ void gemm(const T* x, Index ldx, Index m, const PackedMatrix<T>& w, T* y, Index 
     if (width == 4) p.quantized = {own + std::min(m, strip_rows) * ld, w.scales(), w.starts()};
     p.first_panel = 2 * (groups * q / grid.columns);
     p.last_panel = q + 1 == grid.columns ? panels : 2 * (groups * (q + 1) / grid.columns);
-    p.n = w.n();
+    p.n = n;
+    p.gate = gate;
     p.ldy = ldy;
-    for (Index b = 0; b < blocks; ++b) {
-      const Index row = row_begin + (row_end - row_begin) * b / blocks;
-      p.rows = row_begin + (row_end - row_begin) * (b + 1) / blocks - row;
+    for (Index row = row_begin; row < row_end; row += block) {
+      p.rows = std::min(block, row_end - row);
       const T* strip = x + row * ldx;
       if (copied) detail::fill_strip(kernels, width, strip, ldx, p.rows, w.k(), own, ld, own + std::min(m, strip_rows) * ld);
       if (copied) strip = own;
@@ -235,7 +267,8 @@ void gemm(const T* x, Index ldx, Index m, const PackedMatrix<T>& w, T* y, Index 
   });
 }
 
-/// dx [m, k] = dy W (+ dx when `accumulate`), dy [m, n], from the panels that forward reads.
+/// dx [m, k] = dy W (+ dx when `accumulate`), dy [m, n], from the panels that forward reads: bfloat16 ones round dy to
+/// bfloat16, int8 ones are widened to float32.
 template <Real T>
 void gemm_dx(const T* dy, Index lddy, Index m, const PackedMatrix<T>& w, T* dx, Index lddx, bool accumulate) {
   detail::gathered_product(false, m, w.n(), dy, lddy, detail::packed_operand(w, 0, 0, w.k()), dx, lddx, accumulate);

@@ -8,16 +8,23 @@
 
 namespace tenon::inline TENON_ABI::kernels {
 
-/// What follows a product p [m, n]: y = act(p * column_scale + bias) + residual. Null members are left out.
+/// What follows a product p [m, n]: y = act(p * column_scale + bias + sample_bias) + residual. Null members are left out.
+/// gated (GEGLU and kin): y [m, n / 2] = (left half of the argument of act) * act(right half) + residual.
 template <Real T>
 struct Epilogue {
   const T* column_scale = nullptr;  ///< [n]
   const T* bias = nullptr;          ///< [n]
+  /// A bias for each run of sample_rows rows, as the time embedding of a picture's pixels: row i adds
+  /// sample_bias[i / sample_rows * lds + column].
+  const T* sample_bias = nullptr;
+  Index sample_rows = 1, lds = 0;
   Activation activation = Activation::none;
-  const T* residual = nullptr;  ///< [m, n], may be y itself
+  bool gated = false;
+  const T* residual = nullptr;  ///< shaped as y, may be y itself
   Index ldr = 0;
   T* pre_activation = nullptr;  ///< [m, n], receives the argument of act
   Index ldp = 0;
+  Index first_row = 0;  ///< what row 0 of the matrices is called in sample_bias
 };
 
 namespace detail {
@@ -53,7 +60,8 @@ struct Product {
   Quantized<T> quantized;  ///< for int8
   Index rows = 0;  ///< at most block_rows_max
   Index first_panel = 0, last_panel = 0;
-  Index n = 0;  ///< cuts the last panel
+  Index n = 0;     ///< cuts the last panel
+  Index gate = 0;  ///< gated: columns from a value to its gate, whole panels; panels and n then count values
   T* y = nullptr;
   Index ldy = 0;
   bool accumulate = false;

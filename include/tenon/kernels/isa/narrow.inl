@@ -136,8 +136,12 @@ template <class Lane>
 TENON_INLINE void multiply_lanes(const detail::Product<float>& p) {
   alignas(64) float buffer[detail::block_rows_max * buffer_columns];
   const Index lines = lines_of(p);
-  for (Index panel = p.first_panel; panel < p.last_panel; panel += tile_panels) {
-    run<Lane, narrow_rows, tile_panels>(p, Pass{panel, 0, p.narrow_count, lines, buffer});
+  for (Index panel = p.first_panel; panel < p.last_panel; panel += p.gate != 0 ? 1 : tile_panels) {
+    const Pass pass{panel, 0, p.narrow_count, lines, buffer, false};
+    if (p.gate != 0)
+      run_gated<Lane, narrow_rows>(p, pass);
+    else
+      run<Lane, narrow_rows, tile_panels>(p, pass);
     if (p.narrow_count < p.stretch_count) multiply_group(p, panel, p.narrow_count, lines, buffer);
   }
 }

@@ -14,7 +14,7 @@ enum : int { tile_rows = 6, tile_panels = 1 };
 enum : int { tile_rows = 2, tile_panels = 1 };
 #endif
 // Lines of a panel group that stay in the second-level cache while the rows of a block pass.
-enum : Index { block_lines = 1024, pieces_max = 64, buffer_columns = tile_panels * 16 };
+enum : Index { block_lines = 1024, pieces_max = 64, buffer_columns = 32 };
 
 TENON_NOINLINE inline void activate(Activation activation, Scalar* x) {
   const F16 v = load(x);
@@ -34,21 +34,34 @@ struct Float32 {
 };
 TENON_INLINE F16 dot(Float32, F16 x, F16 w, F16 sum) { return fma(x, w, sum); }
 
-// y [rows, columns] = the epilogue of x [rows, buffer_columns], columns counted from `column`.
+TENON_INLINE F16 activated(Activation activation, F16 x) {
+  if (activation == Activation::none) return x;
+  Scalar lane[16];
+  store(lane, x);
+  activate(activation, lane);
+  return load(lane);
+}
+
+// y [rows, columns] = the epilogue of x [rows, buffer_columns], columns counted from `column`; their gates, if any, begin
+// at column 16 of x and `gate` further on in the epilogue.
 TENON_NOINLINE inline void finish(const Epilogue<Scalar>& e, const Scalar* x, Index row, Index rows, Index column,
-                           Index columns, Scalar* y, Index ldy) {
+                           Index columns, Index gate, Scalar* y, Index ldy) {
   for (Index i = 0; i < rows; ++i)
     for (Index j = 0; j < columns; j += 16) {
       const Index c = column + j, lanes = columns - j < 16 ? columns - j : 16;
       F16 v = load(x + i * buffer_columns + j);
       if (e.column_scale != nullptr) v = v * load_partial(e.column_scale + c, lanes);
       if (e.bias != nullptr) v = v + load_partial(e.bias + c, lanes);
+      if (e.sample_bias != nullptr) v = v + load_partial(e.sample_bias + (e.first_row + row + i) / e.sample_rows * e.lds + c, lanes);
       if (e.pre_activation != nullptr) store_partial(e.pre_activation + (row + i) * e.ldp + c, v, lanes);
-      if (e.activation != Activation::none) {
-        Scalar lane[16];
-        store(lane, v);
-        activate(e.activation, lane);
-        v = load(lane);
+      if (gate != 0) {
+        F16 g = load(x + i * buffer_columns + 16);
+        if (e.column_scale != nullptr) g = g * load(e.column_scale + gate + c);
+        if (e.bias != nullptr) g = g + load(e.bias + gate + c);
+        if (e.pre_activation != nullptr) store(e.pre_activation + (row + i) * e.ldp + gate + c, g);
+        v = v * activated(e.activation, g);
+      } else {
+        v = activated(e.activation, v);
       }
       if (e.residual != nullptr) v = v + load_partial(e.residual + (row + i) * e.ldr + c, lanes);
       store_partial(y + (row + i) * ldy + c, v, lanes);
@@ -88,8 +101,10 @@ TENON_INLINE Index lines_of(const detail::Product<Scalar>& p) {
 
 // One group of columns from `panel` on, from stretch `from` on, over what `buffer` holds when that is not the first.
 TENON_NOINLINE inline void multiply_group(const detail::Product<Scalar>& p, Index panel, Index from, Index lines, Scalar* buffer) {
-  const Pass pass{panel, from, p.stretch_count, lines, buffer};
-  if (panel + tile_panels <= p.last_panel)
+  const Pass pass{panel, from, p.stretch_count, lines, buffer, false};
+  if (p.gate != 0)
+    run_gated<Float32, tile_rows>(p, pass);
+  else if (panel + tile_panels <= p.last_panel)
     run<Float32, tile_rows, tile_panels>(p, pass);
   else
     run<Float32, tile_rows, 1>(p, pass);
@@ -98,7 +113,8 @@ TENON_NOINLINE inline void multiply_group(const detail::Product<Scalar>& p, Inde
 TENON_NOINLINE inline void multiply(const detail::Product<Scalar>& p) {
   alignas(64) Scalar buffer[detail::block_rows_max * buffer_columns];
   const Index lines = lines_of(p);
-  for (Index panel = p.first_panel; panel < p.last_panel; panel += tile_panels) multiply_group(p, panel, 0, lines, buffer);
+  const Index step = p.gate != 0 ? 1 : tile_panels;
+  for (Index panel = p.first_panel; panel < p.last_panel; panel += step) multiply_group(p, panel, 0, lines, buffer);
 }
 
 // out [16 or fewer lines][16] = the transposed block of `columns` rows of 16 elements, ld apart, of which `lines` count.

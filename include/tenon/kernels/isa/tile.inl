@@ -7,6 +7,7 @@ struct TileCall {
   const Scalar* start;
   Index ld_start;
   const Scalar *bias, *row_scale, *column_scale;
+  Index column_step;  // of column_scale and of a start without rows, from panel to panel
   Scalar* out;
   Index ldo;
 };
@@ -15,11 +16,11 @@ template <class Lane, int rows, int panels>
 TENON_NOINLINE inline void tile(const TileCall& t) {
   F16 sum[rows][panels];
   const Scalar* start = t.start;
-  const Index ld_start = t.ld_start;
+  const Index ld_start = t.ld_start, start_step = ld_start == 0 ? t.column_step : 16;
   TENON_UNROLL
   for (int i = 0; i < rows; ++i) {
     TENON_UNROLL
-    for (int j = 0; j < panels; ++j) sum[i][j] = start != nullptr ? load(start + i * ld_start + 16 * j) : zero();
+    for (int j = 0; j < panels; ++j) sum[i][j] = start != nullptr ? load(start + i * ld_start + j * start_step) : zero();
   }
   Scalar* const out = t.out;
   const Index ldo = t.ldo;
@@ -51,7 +52,7 @@ TENON_NOINLINE inline void tile(const TileCall& t) {
     if (t.row_scale != nullptr) {
       F16 column[panels];
       TENON_UNROLL
-      for (int j = 0; j < panels; ++j) column[j] = load(t.column_scale + 16 * j);
+      for (int j = 0; j < panels; ++j) column[j] = load(t.column_scale + j * t.column_step);
       TENON_UNROLL
       for (int i = 0; i < rows; ++i) {
         const F16 row = set1(t.row_scale[t.row + i]);
@@ -100,13 +101,15 @@ TENON_INLINE void tile_of(Index height, const TileCall& t) {
 struct Pass {
   Index panel, first, last, lines;
   Scalar* buffer;  // [rows, buffer_columns]
+  bool gates;      // of p.gate: the gates alone
 };
 template <class Lane, int rows_max, int panels>
-TENON_INLINE void run(const detail::Product<Scalar>& p, const Pass& pass) {
-  const Index column = pass.panel * 16, columns = p.n - column < panels * 16 ? p.n - column : panels * 16;
+TENON_NOINLINE inline void run(const detail::Product<Scalar>& p, const Pass& pass) {
+  const Index column = pass.panel * 16 + (pass.gates ? p.gate : 0), room = p.gate != 0 ? 16 : p.n - column;
+  const Index columns = room < panels * 16 ? room : panels * 16;
   const Epilogue<Scalar>& e = p.epilogue;
   const bool whole = columns == panels * 16, final = pass.last == p.stretch_count;
-  const bool direct = whole && e.column_scale == nullptr && e.pre_activation == nullptr &&
+  const bool direct = whole && p.gate == 0 && e.column_scale == nullptr && e.sample_bias == nullptr && e.pre_activation == nullptr &&
                       e.activation == Activation::none && e.residual == nullptr;
   detail::Stretch<Scalar> pieces[pieces_max];
   TileCall t;
@@ -114,8 +117,11 @@ TENON_INLINE void run(const detail::Product<Scalar>& p, const Pass& pass) {
   Cursor at{pass.first, 0};
   bool fresh = pass.first == 0, done;
   do {
-    t.count = cut(p, pass.panel, pass.last, pass.lines, at, pieces);
-    if (pass.panel + panels > p.last_panel)  // a last single panel fills both halves of the tile
+    t.count = cut(p, column / 16, pass.last, pass.lines, at, pieces);
+    t.column_step = p.gate != 0 ? p.gate : 16;
+    if (p.gate != 0)
+      for (Index s = 0; s < t.count; ++s) pieces[s].panel_stride *= p.gate / 16;
+    else if (pass.panel + panels > p.last_panel)  // a last single panel fills both halves of the tile
       for (Index s = 0; s < t.count; ++s) pieces[s].panel_stride = 0;
     done = at.stretch == pass.last;
     const bool ends = done && final, straight = ends && direct;
@@ -129,7 +135,7 @@ TENON_INLINE void run(const detail::Product<Scalar>& p, const Pass& pass) {
     for (Index rows; t.row < p.rows; t.row += rows) {
       rows = height_of<rows_max>(p.rows - t.row);
       Scalar* y = p.y + t.row * p.ldy + column;
-      Scalar* held = pass.buffer + t.row * buffer_columns;
+      Scalar* held = pass.buffer + t.row * buffer_columns + (pass.gates ? 16 : 0);
       t.start = fresh ? nullptr : held;
       t.ld_start = buffer_columns;
       if (fresh && Lane::integers != 0) {
@@ -148,8 +154,20 @@ TENON_INLINE void run(const detail::Product<Scalar>& p, const Pass& pass) {
       }
       t.out = straight ? y : held;
       tile_of<Lane, panels, rows_max>(rows, t);
-      if (ends && !direct) finish(e, held, t.row, rows, column, columns, p.y, p.ldy);
+      if (ends && !direct && (p.gate == 0 || panels == 2 || pass.gates))
+        finish(e, pass.buffer + t.row * buffer_columns, t.row, rows, pass.panel * 16, columns, p.gate, p.y, p.ldy);
     }
     fresh = false;
   } while (!done);
+}
+// A panel of values and the panel of their gates.
+template <class Lane, int rows_max>
+TENON_INLINE void run_gated(const detail::Product<Scalar>& p, Pass pass) {
+  if constexpr (tile_panels == 2) {
+    run<Lane, rows_max, 2>(p, pass);
+  } else {
+    run<Lane, rows_max, 1>(p, pass);
+    pass.gates = true;
+    run<Lane, rows_max, 1>(p, pass);
+  }
 }

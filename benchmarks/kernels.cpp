@@ -1,0 +1,239 @@
+// Kernels against the peaks of this machine, in float32, bfloat16 and int8, with Eigen, OpenBLAS and oneDNN in turn where
+// they are installed (Debian: libopenblas-dev, libdnnl-dev).
+//   benchmarks/run kernels [--json FILE] [--threads N]
+// The environment variable TENON_ISA forces an instruction set on tenon and on the peaks (not on the rivals).
+#include <tenon/kernels/attention.hpp>
+#include <tenon/kernels/conv.hpp>
+
+#include "options.hpp"
+#include "rows.hpp"
+#if defined(TENON_WITH_OPENBLAS)
+#include <cblas.h>
+#endif
+#if defined(TENON_WITH_ONEDNN)
+#include "onednn.hpp"
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+#endif
+#if defined(TENON_WITH_EIGEN)
+void eigen_gemm(const float* x, const float* w, float* y, long m, long n, long k);
+void eigen_threads(int threads);
+#endif
+
+namespace {
+
+using namespace tenon;
+using namespace tenon_benchmark;
+
+constexpr double budget = 1.5;  // seconds for each shape
+const std::pair<DType, const char*> storages[] = {{DType::f32, "f32"}, {DType::bf16, "bf16"}, {DType::i8, "int8"}};
+
+struct Problem {
+  Index m, n, k;
+};
+const Problem problems[] = {{2048, 2048, 2048}, {4096, 320, 320}, {4096, 2560, 320}, {1024, 5120, 640}, {256, 1280, 1280},
+                            {257, 4096, 1024},  {77, 768, 768},   {77, 3072, 768},   {50, 768, 768},    {50, 3072, 768},
+                            {1, 768, 768}};
+
+// Forward in each storage type, and both gradients in float32.
+void gemm_rows(const Problem& s, Report& report) {
+  const auto [m, n, k] = s;
+  const double operations = 2.0 * static_cast<double>(m * n * k);
+  const auto x = random_values(m * k, 1), w = random_values(n * k, 2), dy = random_values(m * n, 3);
+  std::vector<kernels::PackedMatrix<float>> packed;
+  std::vector<Floats> y;
+  for (const auto& [storage, name] : storages) packed.emplace_back(w.data(), n, k, k, storage);
+  for (int i = 0; i < 7; ++i) y.emplace_back(m * n);
+  Floats dx(m * k), dw(n * k);
+  std::vector<Rival> rivals;
+  for (std::size_t i = 0; i < 3; ++i)
+    rivals.push_back({"gemm", storages[i].second, "tenon", [&, i, m = m, n = n, k = k] { kernels::gemm(x.data(), k, m, packed[i], y[i].data(), n); }, y[i].data()});
+  rivals.push_back({"gemm_dx", "f32", "tenon", [&, m = m, n = n, k = k] { kernels::gemm_dx(dy.data(), n, m, packed[0], dx.data(), k, false); }, dx.data()});
+  rivals.push_back({"gemm_dw", "f32", "tenon", [&, m = m, n = n, k = k] { kernels::gemm_dw(dy.data(), n, x.data(), k, m, n, k, dw.data(), k, false); }, dw.data()});
+#if defined(TENON_WITH_EIGEN)
+  rivals.push_back({"gemm", "f32", "eigen", [&, m = m, n = n, k = k] { eigen_gemm(x.data(), w.data(), y[3].data(), m, n, k); }, y[3].data()});
+#endif
+#if defined(TENON_WITH_OPENBLAS)
+  rivals.push_back({"gemm", "f32", "openblas", [&, m = static_cast<int>(m), n = static_cast<int>(n), k = static_cast<int>(k)] {
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1, x.data(), k, w.data(), k, 0, y[4].data(), n);
+  }, y[4].data()});
+#endif
+#if defined(TENON_WITH_ONEDNN)
+  Onednn one[2] = {Onednn::gemm(m, n, k, x.data(), w.data(), false), Onednn::gemm(m, n, k, x.data(), w.data(), true)};
+  for (std::size_t i = 0; i < 2; ++i)
+    rivals.push_back({"gemm", storages[i].second, "onednn", [&one, i] { one[i].run(); }, y[5 + i].data()});
+#endif
+  interleave(rivals, budget);
+#if defined(TENON_WITH_ONEDNN)
+  for (std::size_t i = 0; i < 2; ++i) one[i].copy_result(y[5 + i].data(), m * n);
+#endif
+  const auto chain = [](Index terms, const float* a, Index step_a, const float* b, Index step_b) {
+    double sum = 0;
+    for (Index l = 0; l < terms; ++l) sum += static_cast<double>(a[l * step_a]) * static_cast<double>(b[l * step_b]);
+    return sum;
+  };
+  for (const Rival& rival : rivals) {
+    double error;
+    if (rival.name == "gemm_dx")
+      error = relative_error(rival.result, m * k, [&, n = n, k = k](Index at) { return chain(n, dy.data() + at / k * n, 1, w.data() + at % k, k); });
+    else if (rival.name == "gemm_dw")
+      error = relative_error(rival.result, n * k, [&, m = m, n = n, k = k](Index at) { return chain(m, dy.data() + at / k, n, x.data() + at % k, k); });
+    else
+      error = relative_error(rival.result, m * n, [&, n = n, k = k](Index at) { return chain(k, x.data() + at / n * k, 1, w.data() + at % n * k, 1); });
+    report.row(rival, {m, n, k}, operations, error);
+  }
+}
+
+const kernels::ConvShape convolutions[] = {
+    {.n = 2, .h = 64, .w = 64, .c = 320, .out = 320, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1},
+    {.n = 2, .h = 32, .w = 32, .c = 640, .out = 640, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1},
+    {.n = 2, .h = 16, .w = 16, .c = 1280, .out = 1280, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1},
+    {.n = 2, .h = 8, .w = 8, .c = 1280, .out = 1280, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1},
+    {.n = 2, .h = 64, .w = 64, .c = 4, .out = 320, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1},
+    {.n = 2, .h = 64, .w = 64, .c = 320, .out = 320},
+    {.n = 1, .h = 128, .w = 128, .c = 512, .out = 512, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1},
+};
+
+void conv_rows(const kernels::ConvShape& s, Report& report) {
+  const Index pixels = s.pixels(), taps = s.kh * s.kw, in = s.n * s.h * s.w * s.c;
+  const double operations = 2.0 * static_cast<double>(pixels * s.out * s.c * taps);
+  const auto x = random_values(in, 1), w = random_values(s.out * s.c * taps, 2), dy = random_values(pixels * s.out, 3);
+  std::vector<kernels::PackedMatrix<float>> packed;
+  std::vector<Floats> y;
+  for (const auto& [storage, name] : storages) packed.push_back(kernels::pack_conv<float>(s, w.data(), DType::f32, storage));
+  for (int i = 0; i < 5; ++i) y.emplace_back(pixels * s.out);
+  Floats dx(in), dw(w.size());
+  std::vector<Rival> rivals;
+  for (std::size_t i = 0; i < 3; ++i)
+    rivals.push_back({"conv", storages[i].second, "tenon", [&, i] { kernels::conv2d_forward(s, x.data(), packed[i], y[i].data()); }, y[i].data()});
+  rivals.push_back({"conv_dx", "f32", "tenon", [&] { kernels::conv2d_dx(s, dy.data(), packed[0], dx.data(), false); }, dx.data()});
+  rivals.push_back({"conv_dw", "f32", "tenon", [&] { kernels::conv2d_dw(s, x.data(), dy.data(), dw.data(), false); }, dw.data()});
+#if defined(TENON_WITH_ONEDNN)
+  Onednn one[2] = {Onednn::conv(s.n, s.h, s.w, s.c, s.out, s.kh, s.pad_h, x.data(), w.data(), false),
+                   Onednn::conv(s.n, s.h, s.w, s.c, s.out, s.kh, s.pad_h, x.data(), w.data(), true)};
+  for (std::size_t i = 0; i < 2; ++i)
+    rivals.push_back({"conv", storages[i].second, "onednn", [&one, i] { one[i].run(); }, y[3 + i].data()});
+#endif
+  interleave(rivals, budget);
+#if defined(TENON_WITH_ONEDNN)
+  for (std::size_t i = 0; i < 2; ++i) one[i].copy_result(y[3 + i].data(), pixels * s.out);
+#endif
+  // With stride 1 and same-sized output, output pixel p under tap (i, j) reads input pixel (y + i - pad, x + j - pad).
+  const auto pixel = [&](Index at, Index i, Index j) {
+    const Index row = at / s.w % s.h + i, column = at % s.w + j;
+    return row < 0 || row >= s.h || column < 0 || column >= s.w ? Index{-1} : at + i * s.w + j;
+  };
+  const auto value = [](const Floats& v, Index at) { return static_cast<double>(v[at]); };
+  for (const Rival& rival : rivals) {
+    double error;
+    if (rival.name == "conv_dw")
+      error = relative_error(rival.result, dw.size(), [&](Index at) {
+        const Index tap = at % taps, c = at / taps % s.c, o = at / taps / s.c;
+        double sum = 0;
+        for (Index p = 0; p < pixels; ++p) {
+          const Index from = pixel(p, tap / s.kw - s.pad_h, tap % s.kw - s.pad_w);
+          if (from >= 0) sum += value(dy, p * s.out + o) * value(x, from * s.c + c);
+        }
+        return sum;
+      }, 300);
+    else {
+      const bool backward = rival.name == "conv_dx";
+      const Index width = backward ? s.c : s.out, inner = backward ? s.out : s.c;
+      error = relative_error(rival.result, (backward ? in : pixels * s.out), [&](Index at) {
+        double sum = 0;
+        for (Index tap = 0; tap < taps; ++tap) {
+          const Index i = tap / s.kw - s.pad_h, j = tap % s.kw - s.pad_w;
+          const Index from = backward ? pixel(at / width, -i, -j) : pixel(at / width, i, j);
+          for (Index l = 0; l < inner && from >= 0; ++l)
+            sum += backward ? value(dy, from * s.out + l) * value(w, (l * s.c + at % width) * taps + tap)
+                            : value(x, from * s.c + l) * value(w, (at % width * s.c + l) * taps + tap);
+        }
+        return sum;
+      });
+    }
+    report.row(rival, {s.n, s.h, s.w, s.c, s.out, s.kh}, operations, error);
+  }
+}
+
+const kernels::AttentionShape attentions[] = {{.n = 2, .heads = 8, .lq = 4096, .lk = 4096, .d = 40}, {.n = 2, .heads = 8, .lq = 1024, .lk = 1024, .d = 80},
+                                              {.n = 2, .heads = 8, .lq = 256, .lk = 256, .d = 160},  {.n = 2, .heads = 8, .lq = 4096, .lk = 77, .d = 40},
+                                              {.n = 8, .heads = 12, .lq = 50, .lk = 50, .d = 64}};
+
+void attention_rows(kernels::AttentionShape s, Report& report) {
+  s.scale = 1 / std::sqrt(static_cast<double>(s.d));
+  const Index width = s.heads * s.d, queries = s.n * s.lq * width, keys = s.n * s.lk * width;
+  const double operations = 4.0 * static_cast<double>(s.n * s.heads * s.lq * s.lk * s.d);
+  const auto q = random_values(queries, 1), k = random_values(keys, 2), v = random_values(keys, 3), dy = random_values(queries, 4);
+  Floats y(queries), lse(s.n * s.heads * s.lq), dq(queries), dk(keys), dv(keys);
+  const kernels::AttentionInputs<float> inputs{q.data(), k.data(), v.data()};
+  std::vector<Rival> rivals;
+  rivals.push_back({"attention", "f32", "tenon", [&] { kernels::attention_forward(s, inputs, y.data(), lse.data()); }, y.data()});
+  rivals.push_back({"attention_backward", "f32", "tenon", [&] {
+    kernels::attention_backward(s, inputs, y.data(), lse.data(), dy.data(), {.dq = dq.data(), .dk = dk.data(), .dv = dv.data()});
+  }, dv.data()});
+  interleave(rivals, budget);
+  // softmax row of query i of (sample, head) in double; then out = p v, and dv = the sum over queries of p dy.
+  std::vector<double> p(static_cast<std::size_t>(s.lk));
+  const auto softmax = [&](Index sample, Index head, Index i) {
+    double largest = -HUGE_VAL, sum = 0;
+    for (Index j = 0; j < s.lk; ++j) {
+      double score = 0;
+      for (Index c = 0; c < s.d; ++c)
+        score += static_cast<double>(q[(sample * s.lq + i) * width + head * s.d + c]) * static_cast<double>(k[(sample * s.lk + j) * width + head * s.d + c]);
+      p[static_cast<std::size_t>(j)] = score * s.scale;
+      largest = std::max(largest, score * s.scale);
+    }
+    for (double& e : p) sum += e = std::exp(e - largest);
+    for (double& e : p) e /= sum;
+  };
+  const double error = relative_error(y.data(), queries, [&](Index at) {
+    const Index sample = at / width / s.lq, c = at % width;
+    softmax(sample, c / s.d, at / width % s.lq);
+    double sum = 0;
+    for (Index j = 0; j < s.lk; ++j) sum += p[static_cast<std::size_t>(j)] * static_cast<double>(v[(sample * s.lk + j) * width + c]);
+    return sum;
+  }, 200);
+  const double backward_error = relative_error(dv.data(), keys, [&](Index at) {
+    const Index sample = at / width / s.lk, c = at % width;
+    double sum = 0;
+    for (Index i = 0; i < s.lq; ++i) {
+      softmax(sample, c / s.d, i);
+      sum += p[static_cast<std::size_t>(at / width % s.lk)] * static_cast<double>(dy[(sample * s.lq + i) * width + c]);
+    }
+    return sum;
+  }, s.lq * s.lk > 100000 ? 1 : 20);
+  report.row(rivals[0], {s.n, s.heads, s.lq, s.lk, s.d}, operations, error);
+  report.row(rivals[1], {s.n, s.heads, s.lq, s.lk, s.d}, 2.5 * operations, backward_error);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const Options options = parse(count, arguments);
+  const int threads = options.threads > 0 ? options.threads : thread_count();
+  const ThreadScope scope(threads);
+#if defined(TENON_WITH_EIGEN)
+  eigen_threads(threads);
+#endif
+#if defined(TENON_WITH_OPENBLAS)
+  openblas_set_num_threads(threads);
+  std::printf("OpenBLAS: %s\n", openblas_get_config());
+#endif
+#if defined(TENON_WITH_ONEDNN)
+  std::printf("oneDNN: %d.%d.%d\n", dnnl::version()->major, dnnl::version()->minor, dnnl::version()->patch);
+#if defined(_OPENMP)
+  omp_set_num_threads(threads);
+#endif
+#endif
+  const Peaks peaks(threads);
+  Report report(peaks);
+  std::printf("isa %s, %d threads; peaks: float32 %.0f, bfloat16 %.0f GFLOP/s, int8 %.0f GOP/s\n", std::string(name_of(current_isa())).c_str(),
+              threads, peaks.f32, peaks.bf16, peaks.int8);
+  std::printf("tenon: weights packed once, float32 in and out. oneDNN: weights reordered once, bf16 in and out where it says bf16. Eigen and\n"
+              "OpenBLAS pack on every call. Errors are against sums in double of the float32 inputs.\n");
+  for (const Problem& problem : problems) gemm_rows(problem, report);
+  for (const auto& shape : convolutions) conv_rows(shape, report);
+  for (const auto& shape : attentions) attention_rows(shape, report);
+  return report.finish(options.json);
+}

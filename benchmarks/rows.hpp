@@ -1,0 +1,105 @@
+#pragma once
+// What the kernel benchmarks share: rivals timed in turn, rows on the screen and in JSON.
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <tenon/core/memory.hpp>
+
+#include "peak.hpp"
+
+namespace tenon_benchmark {
+
+using tenon::Index;
+using Floats = tenon::Buffer<float>;  // as tenon holds tensors: large blocks on huge pages, for every rival
+
+inline Floats random_values(Index count, std::uint32_t seed) {
+  Floats out(count);
+  for (Index i = 0; i < count; ++i) {
+    seed = seed * 1664525u + 1013904223u;
+    out[i] = static_cast<float>(seed >> 8) / 8388608.0f - 1.0f;
+  }
+  return out;
+}
+
+/// max |y - exact| / max |exact| over about `samples` elements of y [count].
+template <class Exact>
+double relative_error(const float* y, Index count, Exact exact, Index samples = 2000) {
+  double worst = 0, largest = 0;
+  const Index step = count / samples | 1;
+  for (Index i = 0; i < count; i += step) {
+    const double right = exact(i), error = std::abs(right - static_cast<double>(y[i]));
+    worst = error <= worst ? worst : error;
+    largest = std::max(largest, std::abs(right));
+  }
+  return worst / largest;
+}
+
+struct Rival {
+  std::string name, dtype, impl;
+  std::function<void()> run;
+  const float* result;
+  std::vector<double> seconds{};
+};
+
+/// Runs all in turn until `budget` seconds are over, each at least five times after one to warm up.
+inline void interleave(std::vector<Rival>& rivals, double budget) {
+  for (Rival& rival : rivals) rival.run();
+  const double begin = seconds_now();
+  for (int round = 0; round < 5 || (round < 2000 && seconds_now() - begin < budget); ++round)
+    for (Rival& rival : rivals) {
+      const double start = seconds_now();
+      rival.run();
+      rival.seconds.push_back(seconds_now() - start);
+    }
+  for (Rival& rival : rivals) std::sort(rival.seconds.begin(), rival.seconds.end());
+}
+
+/// Rows as they are measured. A row faster than 1.03 of its peak is a mistake of the measurement, and is said at the end.
+class Report {
+ public:
+  explicit Report(const Peaks& peaks) : peaks_(peaks) {}
+
+  void row(const Rival& rival, const std::vector<Index>& shape, double operations, double error) {
+    const double peak = peaks_.of(rival.dtype), best = rival.seconds.front(), rate = operations / best / 1e9;
+    std::string sizes;
+    for (Index extent : shape) sizes += (sizes.empty() ? "" : ", ") + std::to_string(extent);
+    std::printf("%-9s %-28s %-4s %-8s best %7.1f  median %7.1f GFLOP/s  %5.1f %% of peak  error %.1e\n", rival.name.c_str(),
+                sizes.c_str(), rival.dtype.c_str(), rival.impl.c_str(), rate, operations / rival.seconds[rival.seconds.size() / 2] / 1e9,
+                peak > 0 ? 100 * rate / peak : 0.0, error);
+    std::fflush(stdout);
+    char text[512];
+    std::snprintf(text, sizeof text,
+                  "%s\n  {\"name\": \"%s\", \"shape\": [%s], \"dtype\": \"%s\", \"impl\": \"%s\", \"seconds\": %.9g, "
+                  "\"seconds_median\": %.9g, \"gflops\": %.6g, \"peak_fraction\": %.4g, \"max_rel_err\": %.3g}",
+                  json_.size() > 1 ? "," : "", rival.name.c_str(), sizes.c_str(), rival.dtype.c_str(), rival.impl.c_str(), best,
+                  rival.seconds[rival.seconds.size() / 2], rate, peak > 0 ? rate / peak : 0.0, error);
+    json_ += text;
+    if (peak > 0 && rate > 1.03 * peak) ++impossible_;
+    if (!(error < 0.1)) ++wrong_;
+  }
+  /// Writes the rows where a file is named. The exit status: 1 when it cannot, when a row lies above its peak or is wrong.
+  int finish(const std::string& path) const {
+    if (!path.empty()) {
+      std::ofstream file(path);
+      file << json_ << "\n]\n";
+      if (!file.flush()) {
+        std::fprintf(stderr, "cannot write %s\n", path.c_str());
+        return 1;
+      }
+    }
+    if (impossible_ > 0) std::fprintf(stderr, "%d rows lie above 1.03 of the peak measured in this run\n", impossible_);
+    if (wrong_ > 0) std::fprintf(stderr, "%d rows are wrong by more than 0.1 of the largest element\n", wrong_);
+    return impossible_ + wrong_ > 0;
+  }
+
+ private:
+  Peaks peaks_;
+  std::string json_ = "[";
+  int impossible_ = 0, wrong_ = 0;
+};
+
+}  // namespace tenon_benchmark
