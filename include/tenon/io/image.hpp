@@ -76,15 +76,24 @@ inline Image decode_pnm(std::span<const std::uint8_t> bytes, std::string_view na
   return image;
 }
 
+struct ImageOptions {
+  /// Turn the picture as its EXIF orientation says, as viewers and transformers' load_image do. OpenAI's and open_clip's
+  /// own programs do not.
+  bool orient = true;
+};
+
 /// The RGB picture in the bytes of a PNG, JPEG or binary PNM file, told apart by content. `name` stands in messages.
-inline Image decode_image(std::span<const std::uint8_t> bytes, std::string_view name) {
+inline Image decode_image(std::span<const std::uint8_t> bytes, std::string_view name, const ImageOptions& options = {}) {
   check<FileError>(!bytes.empty(), "load_image", name, ": expected a picture, found an empty file");
   constexpr std::uint8_t png[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'}, jpeg[] = {0xff, 0xd8, 0xff};
   const auto starts_with = [&](std::span<const std::uint8_t> magic) {
     return bytes.size() >= magic.size() && std::equal(magic.begin(), magic.end(), bytes.begin());
   };
-  if (starts_with(png)) return decode_png(bytes, name);
-  if (starts_with(jpeg)) return decode_jpeg(bytes, name);
+  if (starts_with(png) || starts_with(jpeg)) {
+    int orientation = 1;
+    auto image = starts_with(png) ? decode_png(bytes, name, &orientation) : decode_jpeg(bytes, name, &orientation);
+    return options.orient ? oriented(std::move(image), orientation) : image;
+  }
   if (bytes.size() > 2 && bytes[0] == 'P' && (bytes[1] == '5' || bytes[1] == '6')) return decode_pnm(bytes, name);
   std::string found;
   for (std::size_t i = 0; i < bytes.size() && i < 8; ++i) {
@@ -96,8 +105,8 @@ inline Image decode_image(std::span<const std::uint8_t> bytes, std::string_view 
 
 /// The RGB picture in a PNG, JPEG or binary PNM file; see the decoders for what becomes of other kinds of pixels.
 /// Throws FileError, which names the file, on anything but a whole picture with sides of at most 16,384 and 64 megapixels.
-inline Image load_image(const std::string& path) {
-  return decode_image(detail::read_picture_file(path), path);
+inline Image load_image(const std::string& path, const ImageOptions& options = {}) {
+  return decode_image(detail::read_picture_file(path), path, options);
 }
 
 /// Writes a PNG file, whole or not at all. Throws FileError when the file cannot be written, and what encode_png throws.

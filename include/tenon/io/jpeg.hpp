@@ -8,6 +8,7 @@
 #include <jpeglib.h>
 #include <jerror.h>
 
+#include <tenon/io/exif.hpp>
 #include <tenon/io/png.hpp>
 
 namespace tenon::inline TENON_ABI {
@@ -67,8 +68,9 @@ inline std::uint8_t cmyk_channel(unsigned c, unsigned k) {
 }  // namespace detail
 
 /// The RGB picture in JPEG bytes, as Pillow's `convert("RGB")` gives it: grey repeated, CMYK taken as Adobe's inverted one.
-/// EXIF orientation is not applied. `name` stands in messages. Throws FileError on anything but a whole JPEG within the limits.
-inline Image decode_jpeg(std::span<const std::uint8_t> bytes, std::string_view name) {
+/// `orientation`, when given, gets the EXIF orientation 1..8, which is not applied. `name` stands in messages.
+/// Throws FileError on anything but a whole JPEG within the limits.
+inline Image decode_jpeg(std::span<const std::uint8_t> bytes, std::string_view name, int* orientation = nullptr) {
   detail::JpegReader reader;
   auto& info = reader.info;
   const auto stop = [&](std::string_view found) {
@@ -85,12 +87,19 @@ inline Image decode_jpeg(std::span<const std::uint8_t> bytes, std::string_view n
     jpeg_create_decompress(&info);
     info.progress = &reader.progress;
     jpeg_mem_src(&info, bytes.data(), static_cast<unsigned long>(bytes.size()));
+    jpeg_save_markers(&info, JPEG_APP0 + 1, 0xffff);
     jpeg_read_header(&info, TRUE);
   });
   if (!header) stop(reader.message);
   detail::check_image_size(name, info.image_width, info.image_height);
   check<FileError>(info.num_components == 1 || info.num_components == 3 || info.num_components == 4, "load_image", name,
                    ": expected a JPEG picture of 1, 3 or 4 components, found ", info.num_components);
+
+  if (orientation != nullptr) {
+    *orientation = 1;
+    for (auto marker = info.marker_list; marker != nullptr && *orientation == 1; marker = marker->next)
+      *orientation = detail::exif_orientation({marker->data, marker->data_length});
+  }
 
   Image image(info.image_height, info.image_width);
   const bool cmyk = info.num_components == 4;

@@ -10,7 +10,7 @@
 
 #include <png.h>
 
-#include <tenon/io/pixels.hpp>
+#include <tenon/io/exif.hpp>
 
 namespace tenon::inline TENON_ABI {
 
@@ -111,8 +111,9 @@ struct PngWriter {
 
 /// The RGB picture in PNG bytes, as Pillow's `convert("RGB")` gives it: palettes looked up, grey repeated, alpha dropped, the
 /// high byte of 16-bit colours kept, 16-bit grey without alpha cut off at 255. `name` stands in messages.
+/// `orientation`, when given, gets the EXIF orientation 1..8, which is not applied.
 /// Throws FileError on anything but a whole PNG within the limits.
-inline Image decode_png(std::span<const std::uint8_t> bytes, std::string_view name) {
+inline Image decode_png(std::span<const std::uint8_t> bytes, std::string_view name, int* orientation = nullptr) {
   detail::PngContext context;
   context.bytes = bytes;
   detail::PngReader reader(context);
@@ -145,6 +146,11 @@ inline Image decode_png(std::span<const std::uint8_t> bytes, std::string_view na
     png_read_end(png, nullptr);
   });
   if (!body) detail::fail_picture(name, "PNG", context.offset, bytes.size(), context.message);
+  if (orientation != nullptr) {
+    png_uint_32 size = 0;
+    png_bytep exif = nullptr;
+    *orientation = png_get_eXIf_1(png, info, &size, &exif) != 0 ? detail::exif_orientation({exif, size}) : 1;
+  }
   if (deep_grey)
     for (Index y = 0; y < image.height; ++y) detail::spread_deep_grey(image.at(y, 0), image.width);
   return image;
