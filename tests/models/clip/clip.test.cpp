@@ -5,6 +5,10 @@
 #include <tenon/models/clip/checkpoint.hpp>
 #include <tenon/models/clip/zero_shot.hpp>
 #include <tenon/ops/create.hpp>
+#include <tenon/peft/bottleneck.hpp>
+#include <tenon/peft/lora.hpp>
+#include <tenon/peft/merge.hpp>
+#include <tenon/peft/prefix.hpp>
 
 #include "../../io/scratch.hpp"
 #include "catch.hpp"
@@ -106,6 +110,38 @@ TEST_CASE("texts cut behind their end tokens give the same bits") {
   }
 }
 
+TEMPLATE_TEST_CASE("pooled states alone have the bits of whole towers", "", float, double) {
+  using T = TestType;
+  Generator generator(4);
+  ClipConfig config = read_clip_config(Json::read(folder + "/config.json"));
+  config.vision_config.image_size = 8 * 19;  // more keys than one block of attention
+  config.text_config.max_position_embeddings = 300;
+  Clip<T> clip(config, generator);
+  const auto pictures = numbers<T>({3, 152, 152, 3}, generator);
+  Tensor<std::int32_t> ids({3, 300});
+  for (Index i = 0; i < ids.size(); ++i) ids.data()[i] = static_cast<std::int32_t>(i * 31 % 97);
+  for (const auto& [text, end] : {std::pair<Index, Index>{0, 0}, {1, 288}, {2, 63}}) ids(text, end) = 98;
+  const auto check_both = [&] {
+    CHECK(clip.vision_model.pooled(pictures).value() == clip.vision_model(pictures).pooled.value());
+    CHECK(clip.text_model.pooled(ids).value() == clip.text_model(ids).pooled.value());
+  };
+  check_both();
+  const auto with = [&](const auto& method) {
+    INFO(method.targets.front());
+    const Tensor<T> before = clip.image_features(pictures).value();
+    attach(clip, method, generator);
+    for (const auto& ref : patch_params(clip))
+      ref.weight->update([&](Tensor<T>& value) { fill_normal(value.span(), T(0), T(0.3), generator); });
+    CHECK(!(clip.image_features(pictures).value() == before));
+    check_both();
+    detach(clip);
+  };
+  with(LoraConfig{.rank = 2, .targets = {"q_proj", "v_proj", "out_proj", "fc1"}});
+  with(BottleneckConfig{.bottleneck = 4, .targets = {"self_attn"}});
+  with(BottleneckConfig{.bottleneck = 4, .targets = {"mlp"}});
+  with(PrefixConfig{.length = 3, .targets = {"self_attn"}});
+}
+
 TEST_CASE("clip says what it expects of pictures and texts") {
   const Clip<float> clip = load_clip<float>(folder);
   REQUIRE_THROWS_WITH(clip.image_features(Tensor<float>({1, 8, 72, 3})), contains("expected pictures [N, 24, 24, 3], got [1, 8, 72, 3]"));
@@ -179,6 +215,10 @@ TEST_CASE("save_clip and load_clip") {
   CHECK(bytes.visual_projection.weight->panels() == DType::i8);
   CHECK(error(bytes.text_features(ids).value(), clip.text_features(ids).value()) < 0.1);
   CHECK(error(bytes.image_features(pictures).value(), clip.image_features(pictures).value()) < 0.1);
+  for (const Clip<float>* narrow : std::initializer_list<const Clip<float>*>{&kept, &bytes}) {
+    CHECK(narrow->vision_model.pooled(pictures).value() == narrow->vision_model(pictures).pooled.value());
+    CHECK(narrow->text_model.pooled(ids).value() == narrow->text_model(ids).pooled.value());
+  }
 }
 
 TEST_CASE("checkpointing towers gives the same bits") {

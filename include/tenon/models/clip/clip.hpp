@@ -21,11 +21,11 @@ template <class T>
 struct Clip {
   ClipConfig config;
   ClipText<T> text_model;
-  ClipVision<T> vision_model;              ///< absent parameters when there is a ResNet
-  std::optional<ClipResNet<T>> visual;     ///< OpenAI's ResNet, its projection included
-  Linear<T> visual_projection;  ///< D -> E, no bias
-  Linear<T> text_projection;    ///< D -> E, no bias
-  Param<T> logit_scale;         ///< [], the logarithm of the inverse temperature
+  ClipVision<T> vision_model;           ///< absent parameters when there is a ResNet
+  std::optional<ClipResNet<T>> visual;  ///< OpenAI's ResNet, its projection included
+  Linear<T> visual_projection;          ///< D -> E, no bias
+  Linear<T> text_projection;            ///< D -> E, no bias
+  Param<T> logit_scale;                 ///< [], the logarithm of the inverse temperature
 
   Clip() = default;
   /// Declared: to be loaded or initialised.
@@ -50,7 +50,7 @@ struct Clip {
 
   /// pictures [N, H, W, 3], normalised -> features [N, E] of any length.
   Var<T> image_features(const Var<T>& pictures) const {
-    return visual ? (*visual)(pictures) : visual_projection(vision_model(pictures).pooled);
+    return visual ? (*visual)(pictures) : visual_projection(vision_model.pooled(pictures));
   }
   /// ids [N, L] -> features [N, E] of any length.
   Var<T> text_features(const Tensor<std::int32_t>& ids) const { return text_projection(text_model.pooled(ids)); }

@@ -64,10 +64,8 @@ struct ClipText {
     const Var<T> last = final_layer_norm(encoder(embeddings(ids), states));
     return {last, take_rows(last, end_positions(ids))};
   }
-  /// ids [N, L] -> [N, D]: the pooled state alone, of which only one row a text passes the final norm.
-  Var<T> pooled(const Tensor<std::int32_t>& ids) const {
-    return final_layer_norm(take_rows(encoder(embeddings(ids)), end_positions(ids)));
-  }
+  /// ids [N, L] -> [N, D]: the pooled state alone, for less work and with the same bits.
+  Var<T> pooled(const Tensor<std::int32_t>& ids) const { return final_layer_norm(encoder.rows(embeddings(ids), end_positions(ids))); }
 
   Tensor<std::int32_t> end_positions(const Tensor<std::int32_t>& ids) const {
     const Index length = ids.extent(1);

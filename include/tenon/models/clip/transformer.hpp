@@ -6,6 +6,7 @@
 #include <tenon/nn/checkpoint.hpp>
 #include <tenon/nn/mlp.hpp>
 #include <tenon/nn/norm.hpp>
+#include <tenon/ops/gather.hpp>
 
 namespace tenon::inline TENON_ABI {
 
@@ -23,6 +24,19 @@ struct EncoderLayer {
   /// x [N, L, D] -> [N, L, D].
   Var<T> operator()(const Var<T>& x) const {
     const auto h = x + self_attn(layer_norm1(x));
+    return h + mlp(layer_norm2(h));
+  }
+  /// Row at[n] of each sample of the above: x [N, L, D] -> [N, D]. All rows give keys and values, only these are queries;
+  /// the same bits.
+  Var<T> rows(const Var<T>& x, const Tensor<std::int32_t>& at) const {
+    const Index n = x.extent(0), width = x.extent(2);
+    AttentionOptions<T> options;
+    options.heads = self_attn.heads;
+    if (self_attn.causal)
+      for (const Index row : at) options.key_lengths.push_back(row + 1);
+    const Var<T> normed = layer_norm1(x), queries = self_attn.q_proj(take_rows(normed, at));
+    const Var<T> seen = attention(reshape(queries, {n, 1, width}), self_attn.k_proj(normed), self_attn.v_proj(normed), options);
+    const Var<T> h = take_rows(x, at) + self_attn.out_proj(reshape(seen, {n, width}));
     return h + mlp(layer_norm2(h));
   }
 
@@ -66,6 +80,16 @@ struct Encoder {
       if (states != nullptr) states->push_back(x);
     }
     return x;
+  }
+  /// Row at[n] of each sample of the above: x [N, L, D] -> [N, D]. The last layer works on these rows alone, unless a patch
+  /// on its attention asks for all of them.
+  Var<T> rows(Var<T> x, const Tensor<std::int32_t>& at) const {
+    if (layers.empty()) return take_rows(x, at);
+    const EncoderLayer<T>& last = layers.back();
+    for (const auto& layer : layers)
+      if (&layer != &last) x = checkpointing ? checkpoint(layer, x) : layer(x);
+    if (last.self_attn.patches.empty() && last.self_attn.key_values.empty()) return last.rows(x, at);
+    return take_rows(checkpointing ? checkpoint(last, x) : last(x), at);
   }
 
   template <class Self, class F>

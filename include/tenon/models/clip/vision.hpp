@@ -71,15 +71,18 @@ struct ClipVision {
 
   /// pictures [N, image_size, image_size, 3], normalised (see preprocess). Throws ShapeError for others.
   ClipVisionOutput<T> operator()(const Var<T>& pictures) const {
-    const Index size = config.image_size, channels = config.num_channels;
-    check<ShapeError>(pictures.rank() == 4 && pictures.shape() == Shape{pictures.extent(0), size, size, channels}, "clip",
-                      "expected pictures [N, ", size, ", ", size, ", ", channels, "], got ", pictures.shape());
-    return encode(embeddings(pictures));
+    return encode(embed(pictures));
   }
+  /// The pooled state alone, for less work and with the same bits.
+  Var<T> pooled(const Var<T>& pictures) const { return encode_pooled(embed(pictures)); }
   /// Embedded tokens [N, L, D], the class token first: all of them, or those that patch dropout left (2212.00794).
   ClipVisionOutput<T> encode(const Var<T>& tokens) const {
     const Var<T> last = encoder(pre_layernorm(tokens));
     return {last, post_layernorm(select(last, 1, 0))};
+  }
+  /// As `pooled`, of embedded tokens.
+  Var<T> encode_pooled(const Var<T>& tokens) const {
+    return post_layernorm(encoder.rows(pre_layernorm(tokens), Tensor<std::int32_t>({tokens.extent(0)})));
   }
 
   template <class Self, class F>
@@ -88,6 +91,14 @@ struct ClipVision {
     f("pre_layrnorm", s.pre_layernorm);  // spelt so in every checkpoint
     f("encoder", s.encoder);
     f("post_layernorm", s.post_layernorm);
+  }
+
+ private:
+  Var<T> embed(const Var<T>& pictures) const {
+    const Index size = config.image_size, channels = config.num_channels;
+    check<ShapeError>(pictures.rank() == 4 && pictures.shape() == Shape{pictures.extent(0), size, size, channels}, "clip",
+                      "expected pictures [N, ", size, ", ", size, ", ", channels, "], got ", pictures.shape());
+    return embeddings(pictures);
   }
 };
 
