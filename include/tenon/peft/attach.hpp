@@ -23,6 +23,13 @@ struct AttachReport {
   Index parameters = 0;
 };
 
+/// What a patch has besides OutputPatch when its `before` depends on the entry's scale, which it is told here. Merging folds
+/// such a patch after those that change the weight beside it.
+template <class T>
+struct InputPatch {
+  T entry_scale = T(1);
+};
+
 /// One patch of a method for one site, of either seam.
 template <class T>
 struct NewPatch {
@@ -84,6 +91,7 @@ AttachReport place(std::vector<Placement<T>> placements, const AttachOptions& op
   }
   for (auto& [site, made] : placements) {
     const T scale = static_cast<T>(options.scale);
+    if (auto* input = dynamic_cast<InputPatch<T>*>(&made.patch())) input->entry_scale = scale;
     if (made.output) site.patches->entries.push_back({options.name, std::move(made.output), scale});
     if (made.key_value) site.key_values->entries.push_back({options.name, std::move(made.key_value), scale});
   }
@@ -193,7 +201,11 @@ void set_scale(M& model, std::string_view pattern, double scale) {
     detail::check_unmerged("set_scale", site, entry);
     check(requires { entry.patch->can_merge(); }, "set_scale", "adapter '", entry.adapter, "' (", entry.patch->kind(), ") takes no scale");
   });
-  detail::for_each_named(model, "set_scale", pattern, [&](const auto&, auto& entry) { entry.scale = static_cast<T>(scale); });
+  detail::for_each_named(model, "set_scale", pattern, [&](const auto&, auto& entry) {
+    entry.scale = static_cast<T>(scale);
+    Patch<T>* const patch = entry.patch.get();
+    if (auto* input = dynamic_cast<InputPatch<T>*>(patch)) input->entry_scale = entry.scale;
+  });
 }
 
 }  // namespace tenon::inline TENON_ABI

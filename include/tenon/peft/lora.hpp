@@ -8,7 +8,8 @@
 
 #include <tenon/kernels/gemm.hpp>
 #include <tenon/ops/random.hpp>
-#include <tenon/peft/attach.hpp>
+#include <tenon/ops/linear.hpp>
+#include <tenon/peft/merge.hpp>
 
 namespace tenon::inline TENON_ABI {
 
@@ -20,15 +21,49 @@ struct LoraConfig {
   bool rslora = false;
   /// The share of the inputs of A that a Training drops.
   double dropout = 0;
-  enum class Init { standard, gaussian } init = Init::standard;
+  /// standard and gaussian begin with B = 0. orthogonal begins with A and B in orthogonal halves of the ranks, so that B A is
+  /// zero to rounding while neither is (even ranks, Linear).
+  enum class Init { standard, gaussian, orthogonal } init = Init::standard;
+  /// Ranks and alphas of some of the targets; the first pattern that names a layer decides.
+  std::vector<std::pair<std::string, Index>> rank_pattern{};
+  std::vector<std::pair<std::string, double>> alpha_pattern{};
+  /// own: B has a bias, which begins at zero (peft's lora_bias). layer: the layer's bias is trained (peft's "lora_only"); here
+  /// as a delta of the patch, so that disabling gives the base back, where peft writes the base's bias.
+  enum class Bias { none, own, layer } bias = Bias::none;
 };
 
+namespace detail {
+
+/// w += b a for rows b [out, R / groups] and a [R, ...] as they lie in files, each element one chain of fused multiply-adds
+/// that begins at w. Throws ShapeError for an A that reads every input of a grouped convolution.
 template <class T>
-struct Lora final : OutputPatch<T> {
+void add_low_rank(const Tensor<T>& a, const Tensor<T>& b, Tensor<T>& w) {
+  const Index r = a.extent(0), columns = a.size() / r, rows = b.extent(0), each = b.extent(1), groups = r / each;
+  check<ShapeError>(columns * rows == w.size(), "merge", "a LoRA whose A [", r, ", ", columns,
+                    "] reads every input of a grouped convolution has no place in its weight ", w.shape());
+  for (Index g = 0; g < groups; ++g)
+    kernels::matmul(false, false, rows / groups, columns, each, b.data() + g * (rows / groups) * each, each, a.data() + g * each * columns,
+                    columns, w.data() + g * (rows / groups) * columns, columns, true);
+}
+template <class T>
+Tensor<T> scaled(const Tensor<T>& x, T by) {
+  auto out = Tensor<T>::uninitialized(x.shape());
+  kernels::scale(x.size(), static_cast<double>(by), x.data(), out.data());
+  return out;
+}
+
+}  // namespace detail
+
+template <class T>
+struct Lora final : OutputPatch<T>, BiasPatch<T> {
   enum class Layer { linear, conv2d, embedding };
 
   Param<T> a;  ///< Linear [R, in], Conv2d [R, in / groups, kh, kw], Embedding [R, vocabulary]
   Param<T> b;  ///< Linear [out, R], Conv2d [out, R / groups, 1, 1], Embedding [D, R]
+  Param<T> bias;        ///< [out], of B, or absent
+  Param<T> layer_bias;  ///< [out], what the layer's own bias has become, or absent
+  const Weight<T>* base_bias = nullptr;  ///< the layer's own, null when it has none
+  Param<T> a0, b0;      ///< PiSSA: the frozen first A and B, whose product is taken off, or absent
   double alpha = 8;
   bool rslora = false;
   double dropout = 0;
@@ -49,45 +84,96 @@ struct Lora final : OutputPatch<T> {
       init::normal(b, 1.0, generator);
       return;
     }
+    if (how == LoraConfig::Init::orthogonal) return initialize_orthogonal(generator);
     if (how == LoraConfig::Init::gaussian)
       init::normal(a, 1.0 / static_cast<double>(rank()), generator);
     else
       init::uniform(a, 1.0 / std::sqrt(static_cast<double>(init::fan_in(*a))), generator);
     init::constant(b, T(0));
+    init::constant(bias, T(0));
   }
 
   std::string_view kind() const override { return "lora"; }
   void params(const std::function<void(std::string_view, Param<T>&)>& f) override {
     f(layer == Layer::embedding ? "lora_embedding_A" : "lora_A.weight", a);
     f(layer == Layer::embedding ? "lora_embedding_B" : "lora_B.weight", b);
+    if (bias) f("lora_B.bias", bias);
+    if (layer_bias) f("base_layer.bias", layer_bias);
   }
   std::optional<LowRank<T>> low_rank(const Var<T>& x) const override {
     LowRank<T> term{a.get_if(), b.get_if(), scale(), std::nullopt};
     if (dropout > 0 && layer != Layer::embedding && is_training()) term.x = tenon::dropout(x, dropout);
     return term;
   }
+  bool has_after() const override { return a0 || bias || layer_bias; }
+  Var<T> after(const Var<T>& x, const Var<T>& y, T entry_scale) const override {
+    const double e = static_cast<double>(entry_scale), s = e * static_cast<double>(scale());
+    Var<T> out = a0 ? y - linear(linear(x, *a0), *b0) * s : y;
+    if (bias) out = out + bias->var() * s;
+    if (layer_bias) out = out + (layer_bias->var() - base_bias->var()) * e;
+    return out;
+  }
 
-  bool can_merge() const override { return true; }
-  /// W + s B A, each element one chain of fused multiply-adds that begins at W.
+  /// A bias of B has no place in a layer without one.
+  bool can_merge() const override { return !bias || base_bias != nullptr; }
+  bool changes_bias() const override { return bias || layer_bias; }
+  /// W + s B A.
   std::optional<Tensor<T>> merged(const Tensor<T>& weight, T entry_scale) const override {
     const T s = scale() * entry_scale;
-    const Index r = rank(), columns = a->size() / r;
     Tensor<T> out(weight);
     if (layer == Layer::embedding) {  // W [vocabulary, D] += s A^T B^T
-      Tensor<T> scaled(a->value());
-      kernels::scale(scaled.size(), static_cast<double>(s), scaled.data(), scaled.data());
-      kernels::matmul(true, true, columns, b->shape()[0], r, scaled.data(), columns, b->value().data(), r, out.data(), b->shape()[0], true);
+      const Index r = rank(), columns = a->size() / r;
+      const Tensor<T> rows = detail::scaled(a->value(), s);
+      kernels::matmul(true, true, columns, b->shape()[0], r, rows.data(), columns, b->value().data(), r, out.data(), b->shape()[0], true);
       return out;
     }
-    Tensor<T> scaled(b->value());
-    kernels::scale(scaled.size(), static_cast<double>(s), scaled.data(), scaled.data());
-    const Index rows = b->shape()[0], each = b->shape()[1], groups = r / each;
-    check<ShapeError>(columns * rows == out.size(), "merge", "a LoRA whose A [", r, ", ", columns,
-                      "] reads every input of a grouped convolution has no place in its weight ", weight.shape());
-    for (Index g = 0; g < groups; ++g)
-      kernels::matmul(false, false, rows / groups, columns, each, scaled.data() + g * (rows / groups) * each, each,
-                      a->value().data() + g * each * columns, columns, out.data() + g * (rows / groups) * columns, columns, true);
+    detail::add_low_rank(a->value(), detail::scaled(b->value(), s), out);
+    if (a0) detail::add_low_rank(a0->value(), detail::scaled(b0->value(), -s), out);
     return out;
+  }
+  Tensor<T> merged_bias(const Tensor<T>& before, T entry_scale) const override {
+    const NoGrad none;
+    Var<T> out(before);
+    const double e = static_cast<double>(entry_scale);
+    if (bias) out = out + bias->var() * (e * static_cast<double>(scale()));
+    if (layer_bias) out = out + (layer_bias->var() - base_bias->var()) * e;
+    return out.value();
+  }
+
+ private:
+  /// As peft's: rows of a random orthogonal Q [R, R] taken by turns mix random vectors into A and B.
+  void initialize_orthogonal(Generator& generator) {
+    const Index r = rank(), half = r / 2;
+    Tensor<double> q({r, r});
+    fill_normal(q.span(), 0.0, 1.0, generator);
+    for (Index i = 0; i < r; ++i) {  // Gram-Schmidt, each row twice
+      double* const row = q.data() + i * r;
+      for (int pass = 0; pass < 2; ++pass)
+        for (Index j = 0; j < i; ++j) {
+          const double* const other = q.data() + j * r;
+          double dot = 0;
+          for (Index c = 0; c < r; ++c) dot += row[c] * other[c];
+          for (Index c = 0; c < r; ++c) row[c] -= dot * other[c];
+        }
+      double square = 0;
+      for (Index c = 0; c < r; ++c) square += row[c] * row[c];
+      for (Index c = 0; c < r; ++c) row[c] /= std::sqrt(square);
+    }
+    const auto mix = [&](Param<T>& param, Index width, Index first, bool columns) {
+      Tensor<double> random({width, half});
+      fill_normal(random.span(), 0.0, 1.0, generator);
+      auto out = Tensor<T>::uninitialized(param->shape());
+      for (Index i = 0; i < width; ++i)
+        for (Index c = 0; c < r; ++c) {
+          double sum = 0;
+          for (Index h = 0; h < half; ++h) sum += random.data()[i * half + h] * q.data()[(2 * h + first) * r + c];
+          out.data()[columns ? c * width + i : i * r + c] = static_cast<T>(sum / 10);
+        }
+      param->set(std::move(out));
+      param->set_trainable(true);
+    };
+    mix(a, a->shape()[1], 0, true);
+    mix(b, b->shape()[0], 1, false);
   }
 };
 
@@ -102,25 +188,37 @@ template <class T>
 NewPatch<T> make_patch(const LoraConfig& config, const SiteRef<T>& site, Generator& generator) {
   check(config.rank >= 1, "LoraConfig", "expected a rank of at least 1, got ", config.rank);
   check(0 <= config.dropout && config.dropout < 1, "LoraConfig", "expected a dropout in [0, 1), got ", config.dropout);
+  Index rank = config.rank;
+  double alpha = config.alpha;
+  const auto named = [&](const auto& pattern) { return target_matches(pattern.first, site.path); };
+  if (const auto at = std::find_if(config.rank_pattern.begin(), config.rank_pattern.end(), named); at != config.rank_pattern.end()) rank = at->second;
+  if (const auto at = std::find_if(config.alpha_pattern.begin(), config.alpha_pattern.end(), named); at != config.alpha_pattern.end()) alpha = at->second;
+  check(rank >= 1, "LoraConfig", "expected a rank of at least 1, got ", rank, " for ", site.path);
   std::unique_ptr<Lora<T>> lora;
   const auto make = [&](const Shape& a, const Shape& b, typename Lora<T>::Layer kind) {
-    lora = std::make_unique<Lora<T>>(a, b, kind, config.alpha, config.rslora);
+    lora = std::make_unique<Lora<T>>(a, b, kind, alpha, config.rslora);
   };
   if (auto* const* linear = std::get_if<Linear<T>*>(&site.layer)) {
-    make({config.rank, (*linear)->in()}, {(*linear)->out(), config.rank}, Lora<T>::Layer::linear);
+    make({rank, (*linear)->in()}, {(*linear)->out(), rank}, Lora<T>::Layer::linear);
   } else if (auto* const* conv = std::get_if<Conv2d<T>*>(&site.layer)) {
     const Shape& w = (*conv)->weight->shape();
     const Index groups = (*conv)->groups;
-    check<ShapeError>(config.rank % groups == 0, "LoraConfig", "expected a rank that the ", groups, " groups of ", site.path, " divide, got ",
-                      config.rank);
-    make({config.rank, w[1], w[2], w[3]}, {w[0], config.rank / groups, 1, 1}, Lora<T>::Layer::conv2d);
+    check<ShapeError>(rank % groups == 0, "LoraConfig", "expected a rank that the ", groups, " groups of ", site.path, " divide, got ",
+                      rank);
+    make({rank, w[1], w[2], w[3]}, {w[0], rank / groups, 1, 1}, Lora<T>::Layer::conv2d);
   } else if (auto* const* table = std::get_if<Embedding<T>*>(&site.layer)) {
     const Shape& w = (*table)->weight->shape();
-    make({config.rank, w[0]}, {w[1], config.rank}, Lora<T>::Layer::embedding);
+    make({rank, w[0]}, {w[1], rank}, Lora<T>::Layer::embedding);
   } else {
     return {};
   }
   lora->dropout = config.dropout;
+  const bool table = lora->layer == Lora<T>::Layer::embedding;
+  if (config.bias == LoraConfig::Bias::own && !table) lora->bias = Param<T>(Shape{lora->b->shape()[0]});
+  lora->base_bias = detail::bias_of(site);
+  if (config.bias == LoraConfig::Bias::layer && lora->base_bias != nullptr) lora->layer_bias = Param<T>(Tensor<T>(*lora->base_bias->values()));
+  check(config.init != LoraConfig::Init::orthogonal || (rank % 2 == 0 && lora->layer == Lora<T>::Layer::linear), "LoraConfig",
+        "orthogonal initialisation expects an even rank and a linear layer, got rank ", rank, " for ", site.path, " (", kind_of(site), ")");
   lora->initialize(config.init, generator);
   return {std::move(lora), nullptr};
 }

@@ -4,22 +4,87 @@
 
 namespace tenon::inline TENON_ABI {
 
+/// What a patch has besides OutputPatch when merging changes the layer's bias too.
+template <class T>
+struct BiasPatch {
+  virtual ~BiasPatch() = default;
+  virtual bool changes_bias() const { return true; }
+  virtual Tensor<T> merged_bias(const Tensor<T>& bias, T scale) const = 0;
+  /// While merged: the bias from before any patch of this layer was.
+  std::optional<typename Weight<T>::Stored> original_bias;
+};
+
 namespace detail {
 
-/// What one site's weight has to hold now: the elements of before with every merged entry folded in, in order.
+template <class T>
+Tensor<T> elements_of(const typename Weight<T>::Stored& stored) {
+  const RawTensor* raw = std::get_if<RawTensor>(&stored);
+  return raw ? cast<T>(*raw) : Tensor<T>(*std::get<typename Weight<T>::Value>(stored));
+}
+
+/// Calls `f(entry)` for the merged entries in the order in which a forward has them: terms beside the weight, then what
+/// changes the output, then what changes the input.
+template <class T, class F>
+void for_each_merged(const SiteRef<T>& site, F&& f) {
+  for (int turn = 0; turn < 3; ++turn)
+    for (auto& entry : *site.patches) {
+      const int own = dynamic_cast<const InputPatch<T>*>(entry.patch.get()) != nullptr ? 2 : entry.patch->has_after() ? 1 : 0;
+      if (entry.merged && own == turn) f(entry);
+    }
+}
+
+/// What one site's weight has to hold now: the elements of before with every merged entry folded in.
 template <class T>
 typename Weight<T>::Stored fold(const SiteRef<T>& site) {
   using Stored = typename Weight<T>::Stored;
   const Stored original = site.patches->original ? *site.patches->original : site.weight->stored();
-  const RawTensor* raw = std::get_if<RawTensor>(&original);
   std::optional<Tensor<T>> folded;
-  for (const auto& entry : *site.patches) {
-    if (!entry.merged) continue;
-    if (!folded) folded = raw ? cast<T>(*raw) : Tensor<T>(*std::get<typename Weight<T>::Value>(original));
+  for_each_merged(site, [&](auto& entry) {
+    if (!folded) folded = elements_of<T>(original);
     folded = entry.patch->merged(*folded, entry.scale);
     check(folded.has_value(), "merge", "adapter '", entry.adapter, "' (", entry.patch->kind(), ") cannot be merged at ", site.path);
-  }
+  });
   return folded ? Stored(std::make_shared<const Tensor<T>>(std::move(*folded))) : original;
+}
+
+/// A layer's bias, or null.
+template <class T>
+Weight<T>* bias_of(const SiteRef<T>& site) {
+  return std::visit([](auto* layer) -> Weight<T>* {
+    if constexpr (requires { layer->bias; })
+      return layer->bias ? layer->bias.get() : nullptr;
+    else
+      return nullptr;
+  }, site.layer);
+}
+
+/// A bias before and after a change of what is merged; nothing when no patch of the layer has ever touched it.
+template <class T>
+struct BiasFold {
+  typename Weight<T>::Stored original, folded;
+};
+template <class T>
+std::optional<BiasFold<T>> fold_bias(const SiteRef<T>& site) {
+  Weight<T>* const bias = bias_of(site);
+  if (bias == nullptr) return std::nullopt;
+  std::optional<typename Weight<T>::Stored> original;
+  bool concerned = false;
+  for (auto& entry : *site.patches)
+    if (auto* patch = dynamic_cast<BiasPatch<T>*>(entry.patch.get())) {
+      if (patch->original_bias) original = patch->original_bias;
+      concerned = concerned || patch->original_bias || (entry.merged && patch->changes_bias());
+    }
+  if (!concerned) return std::nullopt;
+  if (!original) original = bias->stored();
+  std::optional<Tensor<T>> folded;
+  for_each_merged(site, [&](auto& entry) {
+    auto* const patch = dynamic_cast<BiasPatch<T>*>(entry.patch.get());
+    if (patch == nullptr || !patch->changes_bias()) return;
+    if (!folded) folded = elements_of<T>(*original);
+    folded = patch->merged_bias(*folded, entry.scale);
+  });
+  if (!folded) return BiasFold<T>{*original, *original};
+  return BiasFold<T>{*original, std::make_shared<const Tensor<T>>(std::move(*folded))};
 }
 
 /// Gives each entry the state that `merged(entry)` says and the weights what follows from it: all of it or, when a fold throws, none.
@@ -30,6 +95,7 @@ void set_merged(M& model, F&& merged) {
     SiteRef<T> site;
     std::vector<bool> before;
     typename Weight<T>::Stored stored;
+    std::optional<BiasFold<T>> bias;
   };
   std::vector<Change> changes;
   const auto revert = [&] {
@@ -39,7 +105,7 @@ void set_merged(M& model, F&& merged) {
   try {
     for (const auto& site : sites(model)) {
       if (site.weight == nullptr) continue;
-      Change change{site, {}, {}};
+      Change change{site, {}, {}, {}};
       bool moved = false;
       for (auto& entry : *site.patches) {
         change.before.push_back(entry.merged);
@@ -51,6 +117,7 @@ void set_merged(M& model, F&& merged) {
       check(!site.patches->original || site.weight->version() == site.patches->merged_version, "merge", "the weight of ", site.path,
             " was written while an adapter was merged into it, so unmerging would lose that; merge_and_unload keeps it as it is");
       changes.back().stored = fold(site);
+      changes.back().bias = fold_bias(site);
     }
   } catch (...) {
     revert();
@@ -63,6 +130,11 @@ void set_merged(M& model, F&& merged) {
     if (!any) slot.original.reset();
     change.site.weight->set(std::move(change.stored));
     slot.merged_version = change.site.weight->version();
+    if (!change.bias) continue;
+    bias_of(change.site)->set(change.bias->folded);
+    for (auto& entry : slot)
+      if (auto* patch = dynamic_cast<BiasPatch<T>*>(entry.patch.get()))
+        patch->original_bias = entry.merged && patch->changes_bias() ? std::optional(change.bias->original) : std::nullopt;
   }
 }
 

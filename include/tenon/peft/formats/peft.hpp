@@ -1,40 +1,15 @@
 #pragma once
-// Adapters in Hugging Face peft's directory format: adapter_config.json and adapter_model.safetensors.
+// Adapters in Hugging Face peft's directory format: adapter_config.json and adapter_model.safetensors (or .bin). And
+// load_adapter, which tells every format apart, and attach for what it read.
 //
-// LoRA and prefix-tuning are written as peft reads them. peft has no bottleneck adapters: those are written in the same
-// layout under peft_type BOTTLENECK, which only tenon reads.
-#include <map>
-#include <regex>
-
+// LoRA, DoRA, LoHa, LoKr, IA3 and prefix-tuning are written as peft reads them. peft has no bottleneck adapters: those are
+// written in the same layout under peft_type BOTTLENECK, which only tenon reads.
 #include <sys/stat.h>
 
-#include <tenon/io/json.hpp>
-#include <tenon/io/safetensors.hpp>
-#include <tenon/peft/bottleneck.hpp>
-#include <tenon/peft/lora.hpp>
-#include <tenon/peft/prefix.hpp>
+#include <tenon/peft/formats/diffusers.hpp>
+#include <tenon/peft/formats/kohya.hpp>
 
 namespace tenon::inline TENON_ABI {
-
-/// An adapter as a file holds it, not yet part of a model.
-struct AdapterFile {
-  std::string path;
-  std::string peft_type;  ///< LORA, PREFIX_TUNING or BOTTLENECK
-  std::optional<Json> config;
-  std::map<std::string, RawTensor> tensors;  ///< by module path and parameter name
-};
-
-/// What attaching a file did.
-struct AdapterReport : AttachReport {
-  std::vector<std::string> unused;  ///< names in the file that no layer took
-};
-
-struct AttachFileOptions {
-  std::string name = "default";  ///< as in AttachOptions
-  double scale = 1.0;
-  /// Names in the file that no layer takes are an error; otherwise they are reported.
-  bool strict = true;
-};
 
 namespace detail {
 
@@ -45,155 +20,68 @@ inline void check_supported(const Json& config) {
   const auto refuse = [&](std::string_view key, bool bad) {
     check<FileError>(!bad, "load_adapter", config.file(), ": ", key, " is not supported yet");
   };
-  for (const char* flag : {"use_dora", "lora_bias", "fan_in_fan_out", "use_qalora", "use_bdlora"}) refuse(flag, config.get<bool>(flag, false));
-  refuse("bias other than none", config.get<std::string>("bias", "none") != "none");
+  for (const char* flag : {"fan_in_fan_out", "use_qalora", "use_bdlora"}) refuse(flag, config.get<bool>(flag, false));
   for (const char* part : {"modules_to_save", "layer_replication", "target_parameters", "trainable_token_indices", "alora_invocation_tokens"})
     refuse(part, config.contains(part) && !config.at(part).value().is_null() && config.at(part).size() > 0);
+  // An adapter that was trained on what these take off the base; peft's own conversion writes init_lora_weights true.
+  for (const char* init : {"pissa", "olora", "corda", "loftq", "lora_ga", "eva", "mica"})
+    if (config.contains("init_lora_weights") && config.at("init_lora_weights").value().is_string())
+      refuse(join_text("init_lora_weights ", init), std::string_view(init) != "eva" && config.get<std::string>("init_lora_weights").starts_with(init));
 }
 
-/// peft's pattern rule: the first key that matches `(.*\.)?(key)$` decides. Throws FileError on a broken expression.
-template <class V>
-V pattern_value(const Json& config, const std::string& table, const std::string& path, V fallback) {
-  if (!config.contains(table) || !config.at(table).value().is_object()) return fallback;
-  const Json patterns = config.at(table);
-  for (const auto& [key, value] : patterns.value().items()) {
-    try {
-      if (!std::regex_match(path, std::regex("(.*\\.)?(" + key + ")"))) continue;
-    } catch (const std::regex_error&) {
-      fail<FileError>("load_adapter", config.file(), ": ", table, ": expected a regular expression, found '", key, "'");
+/// The part names of peft's files.
+inline constexpr std::string_view peft_parts[] = {
+    "lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "base_layer.bias",
+    "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2", "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a",
+    "lokr_w2_b", "lokr_t2", "ia3_l", "adapter_down.0.weight", "adapter_down.0.bias", "adapter_up.weight", "adapter_up.bias"};
+
+/// peft's rule for a list of names: the whole path or its end after a dot. (A string is a regular expression.)
+inline bool peft_names(const Json& config, const std::string& key, const std::string& path) {
+  if (!config.contains(key)) return false;
+  const auto& value = config.at(key).value();
+  try {
+    if (value.is_string()) return std::regex_match(path, std::regex(value.template get<std::string>()));
+  } catch (const std::regex_error&) {
+    fail<FileError>("load_adapter", config.file(), ": ", key, ": expected a regular expression");
+  }
+  const auto list = config.get<std::vector<std::string>>(key, std::vector<std::string>{});
+  return std::any_of(list.begin(), list.end(), [&](const auto& name) { return path == name || path.ends_with("." + name); });
+}
+
+/// Which tensors of a peft directory belong to which site.
+inline LayerMap peft_layers(const AdapterFile& file, const std::vector<std::string>& sites) {
+  std::map<std::string, LayerTensors> modules;
+  std::set<std::string> names;
+  for (const auto& [name, tensor] : file.tensors)
+    for (const std::string_view part : peft_parts) {
+      const std::string_view bare = name.ends_with(".lora_magnitude_vector.weight") ? std::string_view(name).substr(0, name.size() - 7) : std::string_view(name);
+      if (bare != part && !(bare.ends_with(part) && bare[bare.size() - part.size() - 1] == '.')) continue;
+      const std::string module(bare.substr(0, bare == part ? 0 : bare.size() - part.size() - 1));
+      modules[module].names.emplace(part, name);
+      names.insert(module);
     }
-    check<FileError>(value.is_number(), "load_adapter", config.file(), ": ", table, ": expected a number for '", key, "'");
-    return value.template get<V>();
-  }
-  return fallback;
-}
-
-/// How the file's module paths become the model's: a leading part to drop and one to add.
-struct Root {
-  std::string drop, add;
-  std::optional<std::string> site(const std::string& module) const {
-    if (!module.starts_with(drop)) return std::nullopt;
-    return add + module.substr(drop.size());
-  }
-};
-
-/// The root under which most modules are sites: a file may have been made from a larger or a smaller model.
-/// Throws FileError when two fit equally well, as the layers of CLIP's text tower fit its vision tower.
-inline Root find_root(const std::string& file, const std::set<std::string>& modules, const std::vector<std::string>& site_paths) {
-  const std::set<std::string> known(site_paths.begin(), site_paths.end());
-  std::set<std::string> drops{""}, adds;
-  for (const auto& module : modules) {
-    for (auto dot = module.find('.'); dot != std::string::npos; dot = module.find('.', dot + 1)) drops.insert(module.substr(0, dot + 1));
-    for (const auto& path : site_paths)
-      if (path.size() > module.size() && path.ends_with("." + module)) adds.insert(path.substr(0, path.size() - module.size()));
-  }
-  Root best{"", ""}, rival;
-  Index most = 0, second = 0;
-  const auto weigh = [&](const Root& root) {
-    const Index hits = std::count_if(modules.begin(), modules.end(), [&](const auto& module) {
-      const auto site = root.site(module);
-      return site && known.contains(*site);
-    });
-    if (hits > most) {
-      second = 0;
-      most = hits;
-      best = root;
-    } else if (hits == most) {
-      second = hits;
-      rival = root;
+  const Root root = find_root(file.path, names, sites);
+  const Json& config = *file.config;
+  const bool lora = file.peft_type == "LORA";
+  LayerMap out;
+  for (auto& [module, layer] : modules) {
+    const auto site = root.site(module);
+    if (!site) continue;
+    layer.module = module;
+    if (file.peft_type == "LORA" || file.peft_type == "LOHA" || file.peft_type == "LOKR") {
+      layer.alpha = pattern_value(config, "alpha_pattern", module, config.get<double>(lora ? "lora_alpha" : "alpha", 8.0));
+      layer.rank = pattern_value(config, "rank_pattern", module, config.get<Index>("r", 8));
     }
-  };
-  for (const auto& drop : drops) weigh({drop, ""});
-  for (const auto& add : adds) weigh({"", add});
-  check<FileError>(most == 0 || second < most, "attach", file, ": fits the model in two ways, ", best.drop.empty() ? "under " : "less ",
-                   best.drop + best.add, " and ", rival.drop.empty() ? "under " : "less ", rival.drop + rival.add,
-                   "; attach it to a part of the model, or to the model that it was made from");
-  return best;
-}
-
-/// Fills a patch's parameters from the file and freezes them. Throws FileError on a missing name or another shape.
-template <class T>
-void fill(Patch<T>& patch, const AdapterFile& file, const std::string& module, std::set<std::string>& used) {
-  patch.params([&](std::string_view name, Param<T>& param) {
-    const std::string key = module + "." + std::string(name);
-    const auto at = file.tensors.find(key);
-    check<FileError>(at != file.tensors.end(), "load_adapter", file.path, ": missing ", key);
-    check<FileError>(at->second.shape == param->shape(), "load_adapter", file.path, ": ", key, ": expected shape ", param->shape(),
-                     ", found ", at->second.shape);
-    param->set(cast<T>(at->second));
-    param->set_trainable(false);
-    used.insert(key);
-  });
-}
-
-inline const Shape* shape_in(const AdapterFile& file, const std::string& key) {
-  const auto at = file.tensors.find(key);
-  return at == file.tensors.end() ? nullptr : &at->second.shape;
-}
-
-/// peft's A of a grouped convolution reads every input [R, in, kh, kw]; ours may read its own group's [R, in / groups, kh, kw].
-/// Ours as peft's, with zeros where a row does not read.
-template <class T>
-Tensor<T> reading_every_input(const Tensor<T>& a, Index groups) {
-  const Index rank = a.extent(0), each = a.size() / rank;
-  Tensor<T> out(a.shape().with(1, a.extent(1) * groups));
-  for (Index r = 0; r < rank; ++r) std::copy_n(a.data() + r * each, each, out.data() + (r * groups + r / (rank / groups)) * each);
+    check<FileError>(!config.get<bool>("use_dora", false) || layer.names.contains("lora_magnitude_vector") || !layer.names.contains("lora_A.weight"),
+                     "load_adapter", file.path, ": missing ", module, ".lora_magnitude_vector, which use_dora promises");
+    layer.rslora = config.get<bool>("use_rslora", false);
+    layer.dropout = lora ? config.get<double>("lora_dropout", 0.0) : 0.0;
+    layer.feedforward = file.peft_type == "IA3" && peft_names(config, "feedforward_modules", module);
+    layer.factor = config.get<Index>("decompose_factor", -1);
+    layer.activation = kernels::activation_from_name(config.get<std::string>("non_linearity", "relu"));
+    out.emplace(*site, std::move(layer));
+  }
   return out;
-}
-/// peft's as ours; nothing when a row does read another group.
-template <class T>
-std::optional<Tensor<T>> reading_own_group(const Tensor<T>& a, Index groups) {
-  const Index rank = a.extent(0), each = a.size() / rank / groups;
-  auto out = Tensor<T>::uninitialized(a.shape().with(1, a.extent(1) / groups));
-  for (Index r = 0; r < rank; ++r) std::copy_n(a.data() + (r * groups + r / (rank / groups)) * each, each, out.data() + r * each);
-  if (!(reading_every_input(out, groups) == a)) return std::nullopt;
-  return out;
-}
-/// The groups of a convolution, 1 for any other layer.
-template <class T>
-Index groups_of(const SiteRef<T>& site) {
-  const auto* const* conv = std::get_if<Conv2d<T>*>(&site.layer);
-  return conv != nullptr ? (*conv)->groups : 1;
-}
-
-template <class T>
-NewPatch<T> lora_from_file(const AdapterFile& file, const SiteRef<T>& site, const std::string& module, std::set<std::string>& used) {
-  const bool table = std::holds_alternative<Embedding<T>*>(site.layer);
-  const std::string key = module + (table ? ".lora_embedding_A" : ".lora_A.weight");
-  const Shape* found = shape_in(file, key);
-  if (found == nullptr) return {};
-  check<FileError>(found->rank() >= 2 && (*found)[0] > 0, "load_adapter", file.path, ": ", key, ": expected a matrix, found shape ", *found);
-  LoraConfig config;
-  config.rank = (*found)[0];
-  config.alpha = pattern_value(*file.config, "alpha_pattern", module, file.config->template get<double>("lora_alpha", 8.0));
-  config.rslora = file.config->template get<bool>("use_rslora", false);
-  config.dropout = file.config->template get<double>("lora_dropout", 0.0);
-  Generator unused;
-  NewPatch<T> made = make_patch(config, site, unused);
-  check<FileError>(static_cast<bool>(made), "load_adapter", file.path, ": ", key, " is for a ", kind_of(site), ", which LoRA does not fit");
-  auto& lora = static_cast<Lora<T>&>(*made.output);
-  const Index groups = groups_of(site);
-  const bool every = groups > 1 && *found == lora.a->shape().with(1, lora.a->shape()[1] * groups);
-  if (every) lora.a = Param<T>(*found);
-  fill(lora, file, module, used);
-  if (every)
-    if (auto own = reading_own_group(lora.a->value(), groups)) lora.a = Param<T>(std::move(*own), false);
-  return made;
-}
-
-template <class T>
-NewPatch<T> bottleneck_from_file(const AdapterFile& file, const SiteRef<T>& site, const std::string& module, std::set<std::string>& used) {
-  const std::string key = module + ".adapter_down.0.weight";
-  const Shape* found = shape_in(file, key);
-  if (found == nullptr) return {};
-  check<FileError>(found->rank() == 2 && (*found)[0] > 0, "load_adapter", file.path, ": ", key, ": expected a matrix, found shape ", *found);
-  BottleneckConfig config;
-  config.bottleneck = (*found)[0];
-  config.activation = kernels::activation_from_name(file.config->template get<std::string>("non_linearity", "relu"));
-  Generator unused;
-  NewPatch<T> made = make_patch(config, site, unused);
-  fill(made.patch(), file, module, used);
-  return made;
 }
 
 /// peft keeps all layers in one tensor [P, layers * 2 * D]: for each layer its keys, then its values.
@@ -230,19 +118,28 @@ std::vector<Placement<T>> prefix_from_file(const AdapterFile& file, const std::v
 
 }  // namespace detail
 
-/// Reads a peft directory. Throws FileError on broken or unsupported files.
-inline AdapterFile load_adapter(const std::string& directory) {
+/// Reads an adapter: a peft directory, or a single file of kohya's scripts, LyCORIS or diffusers. Throws FileError on broken
+/// or unsupported files.
+inline AdapterFile load_adapter(const std::string& path) {
+  struct stat status {};
+  const bool exists = ::stat(path.c_str(), &status) == 0;
+  if (exists && !S_ISDIR(status.st_mode)) {
+    AdapterFile out = detail::open_adapter_file(path);
+    out.format = detail::is_kohya(out) ? AdapterFile::Format::kohya : AdapterFile::Format::diffusers;
+    return out;
+  }
   AdapterFile out;
-  out.path = directory;
-  out.config = Json::read(directory + "/adapter_config.json");
+  out.path = path;
+  out.config = Json::read(path + "/adapter_config.json");
   out.peft_type = out.config->get<std::string>("peft_type");
-  check<FileError>(out.peft_type == "LORA" || out.peft_type == "PREFIX_TUNING" || out.peft_type == "BOTTLENECK", "load_adapter",
-                   out.config->file(), ": expected peft_type LORA, PREFIX_TUNING or BOTTLENECK, found ", out.peft_type);
+  constexpr std::string_view known[] = {"LORA", "LOHA", "LOKR", "IA3", "PREFIX_TUNING", "BOTTLENECK"};
+  check<FileError>(std::find(std::begin(known), std::end(known), out.peft_type) != std::end(known), "load_adapter", out.config->file(),
+                   ": expected peft_type LORA, LOHA, LOKR, IA3, PREFIX_TUNING or BOTTLENECK, found ", out.peft_type);
   detail::check_supported(*out.config);
-  const auto file = SafetensorsFile::open(directory + "/adapter_model.safetensors");
+  const StateDict file = open_checkpoint(path, {"adapter_model"});
   for (const auto& name : file.names())
     out.tensors.emplace(name.starts_with(detail::peft_prefix) ? name.substr(detail::peft_prefix.size()) : name, file.raw(name));
-  check<FileError>(!out.tensors.empty(), "load_adapter", directory, ": adapter_model.safetensors holds no tensors");
+  check<FileError>(!out.tensors.empty(), "load_adapter", path, ": ", file.source(), " holds no tensors");
   return out;
 }
 
@@ -255,42 +152,22 @@ AdapterReport attach(M& model, const AdapterFile& file, const AttachFileOptions&
   const auto all = sites(model);
   std::set<std::string> used;
   std::vector<detail::Placement<T>> placements;
-  if (file.peft_type == "PREFIX_TUNING") {
+  detail::LayerMap layers;
+  if (file.peft_type == "PREFIX_TUNING")
     placements = detail::prefix_from_file(file, all, used);
-  } else {
-    std::set<std::string> modules;
-    for (const auto& [name, tensor] : file.tensors)
-      for (std::string_view end : {".lora_A.weight", ".lora_embedding_A", ".adapter_down.0.weight"})
-        if (name.ends_with(end)) modules.insert(name.substr(0, name.size() - end.size()));
-    const detail::Root root = detail::find_root(file.path, modules, detail::paths_of(all));
-    std::map<std::string, std::string> module_of;
-    for (const auto& module : modules)
-      if (const auto site = root.site(module)) module_of.emplace(*site, module);
-    for (const auto& site : all) {
-      const auto module = module_of.find(site.path);
-      if (module == module_of.end()) continue;
-      NewPatch<T> made = file.peft_type == "LORA" ? detail::lora_from_file(file, site, module->second, used)
-                                                  : detail::bottleneck_from_file(file, site, module->second, used);
-      if (made) placements.push_back({site, std::move(made)});
-    }
-  }
-  std::vector<std::string> unused;
-  for (const auto& [name, tensor] : file.tensors)
-    if (!used.contains(name)) unused.push_back(name);
-  if (placements.empty())
-    fail<FileError>("attach", file.path, ": no layer of this model takes anything from it, for example ", file.tensors.begin()->first,
-                    "; nearest layer: ", nearest_names(file.tensors.begin()->first, detail::paths_of(all), 1));
-  check<FileError>(!options.strict || unused.empty(), "attach", file.path, ": used ", used.size(), " of ", file.tensors.size(),
-                   " names; no layer takes ", unused.empty() ? std::string() : unused.front());
-  AdapterReport report;
-  static_cast<AttachReport&>(report) = detail::place(std::move(placements), AttachOptions{options.name, options.scale});
-  report.unused = std::move(unused);
-  return report;
+  else if (file.format == AdapterFile::Format::peft)
+    layers = detail::peft_layers(file, detail::paths_of(all));
+  else if (file.format == AdapterFile::Format::kohya)
+    layers = detail::kohya_layers(file, detail::paths_of(all), options.part);
+  else
+    layers = detail::diffusers_layers(file, detail::paths_of(all), options.part);
+  for (auto& [path, layer] : layers) detail::settle_magnitude<T>(file, path, layer, all);
+  return detail::attach_layers(file, all, layers, std::move(placements), std::move(used), options);
 }
 
 /// Writes one attached adapter as a peft directory, which is made when absent; `dtype` float32 unless said.
 /// Throws NameError when no adapter has that name, Error when it mixes what the format cannot (methods, rsLoRA and plain LoRA,
-/// activations, prefix lengths), FileError when it cannot be written.
+/// activations, prefix lengths) or does not have, FileError when it cannot be written.
 template <class M>
 void save_adapter(M& model, const std::string& directory, const std::string& name = "default", DType dtype = DType::f32) {
   using T = scalar_of<M>;
@@ -300,8 +177,9 @@ void save_adapter(M& model, const std::string& directory, const std::string& nam
   std::vector<std::string> targets;
   std::map<Index, Index> rank_votes;
   std::map<double, Index> alpha_votes;
-  std::vector<std::pair<std::string, const Lora<T>*>> loras;
+  std::vector<detail::LayerExport> layers;
   std::vector<const Prefix<T>*> prefixes;
+  std::vector<std::string> feedforward;
   const auto raw = [&](const Tensor<T>& value) {
     return visit_dtype(dtype, [&]<class To>() { return raw_copy(cast<To>(value)); });
   };
@@ -315,37 +193,52 @@ void save_adapter(M& model, const std::string& directory, const std::string& nam
     kind = entry.patch->kind();
     targets.push_back(site.path);
     Patch<T>* const patch = entry.patch.get();
-    if (const auto* lora = dynamic_cast<const Lora<T>*>(patch)) {
-      loras.emplace_back(site.path, lora);
-      ++rank_votes[lora->rank()];
-      ++alpha_votes[lora->alpha];
-      one_value("use_rslora", lora->rslora);
-      one_value("lora_dropout", lora->dropout);
-    }
     if (const auto* prefix = dynamic_cast<const Prefix<T>*>(patch)) return prefixes.push_back(prefix);
     if (const auto* bottleneck = dynamic_cast<const Bottleneck<T>*>(patch)) one_value("non_linearity", std::string(name_of(bottleneck->act)));
-    const Index groups = detail::groups_of(site);
-    patch->params([&](std::string_view param, Param<T>& value) {
-      const bool own_group = groups > 1 && param == "lora_A.weight" && value->shape()[1] == site.weight->shape()[1];
-      tensors.push_back({std::string(detail::peft_prefix) + site.path + "." + std::string(param),
-                         raw(own_group ? detail::reading_every_input(value->value(), groups) : value->value())});
-    });
+    if (dynamic_cast<const Ia3Input<T>*>(patch) != nullptr) feedforward.push_back(site.path);
+    auto layer = detail::export_layer(site, *patch, dtype);
+    if (kind == "lora" || kind == "dora") {
+      const auto* lora = dynamic_cast<const Lora<T>*>(patch);
+      one_value("use_rslora", layer.rslora);
+      one_value("lora_dropout", layer.dropout);
+      one_value("lora_bias", lora != nullptr && static_cast<bool>(lora->bias));
+      if (detail::bias_of(site) != nullptr) one_value("bias", lora != nullptr && lora->layer_bias ? "lora_only" : "none");
+    }
+    if (const auto* loha = dynamic_cast<const Loha<T>*>(patch); loha != nullptr && loha->layer.is_conv() && loha->layer.shape()[2] * loha->layer.shape()[3] > 1)
+      one_value("use_effective_conv2d", static_cast<bool>(loha->t1));
+    if (const auto* lokr = dynamic_cast<const Lokr<T>*>(patch)) {
+      one_value("decompose_factor", lokr->factor);
+      if (lokr->w2_a && lokr->layer.is_conv() && lokr->layer.shape()[2] * lokr->layer.shape()[3] > 1) one_value("use_effective_conv2d", static_cast<bool>(lokr->t2));
+      if (lokr->w1_a) config["decompose_both"] = true;
+    }
+    ++rank_votes[layer.rank];
+    ++alpha_votes[layer.alpha];
+    for (auto& [part, tensor] : layer.parts) tensors.push_back({std::string(detail::peft_prefix) + site.path + "." + part, tensor});
+    layers.push_back(std::move(layer));
   });
   config["target_modules"] = targets;
   const auto most_common = [](const auto& votes) {
     return std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; })->first;
   };
-  if (kind == "lora") {
+  if (kind == "lora" || kind == "dora" || kind == "loha" || kind == "lokr") {
+    const bool low_rank = kind == "lora" || kind == "dora";
     const Index rank = most_common(rank_votes);
     const double alpha = most_common(alpha_votes);
-    config.update({{"peft_type", "LORA"}, {"r", rank}, {"lora_alpha", alpha}, {"bias", "none"}, {"fan_in_fan_out", false},
-                   {"init_lora_weights", true}, {"modules_to_save", nullptr}, {"use_dora", false}});
+    config.update({{"peft_type", low_rank ? "LORA" : kind == "loha" ? "LOHA" : "LOKR"}, {"r", rank}, {low_rank ? "lora_alpha" : "alpha", alpha},
+                   {"modules_to_save", nullptr}});
+    if (low_rank)
+      config.update({{"fan_in_fan_out", false}, {"init_lora_weights", true}, {"use_dora", kind == "dora"}});
+    else
+      config.update({{"init_weights", true}, {"rank_dropout", 0.0}, {"module_dropout", 0.0}});
+    if (low_rank && !config.contains("bias")) config["bias"] = "none";
     config["rank_pattern"] = nlohmann::json::object();
     config["alpha_pattern"] = nlohmann::json::object();
-    for (const auto& [path, lora] : loras) {
-      if (lora->rank() != rank) config["rank_pattern"]["^" + path] = lora->rank();  // peft takes any suffix for a match
-      if (lora->alpha != alpha) config["alpha_pattern"]["^" + path] = lora->alpha;
+    for (const auto& layer : layers) {
+      if (layer.rank != rank) config["rank_pattern"]["^" + layer.path] = layer.rank;  // peft takes any suffix for a match
+      if (layer.alpha != alpha) config["alpha_pattern"]["^" + layer.path] = layer.alpha;
     }
+  } else if (kind == "ia3") {
+    config.update({{"peft_type", "IA3"}, {"feedforward_modules", feedforward}, {"fan_in_fan_out", false}, {"init_ia3_weights", true}, {"modules_to_save", nullptr}});
   } else if (kind == "prefix") {
     const Index length = prefixes.front()->keys->shape()[0], width = prefixes.front()->keys->shape()[1];
     Index total = 0;
@@ -367,6 +260,7 @@ void save_adapter(M& model, const std::string& directory, const std::string& nam
     const auto attentions = std::count_if(all_sites.begin(), all_sites.end(), [](const auto& site) { return site.key_values != nullptr; });
     if (static_cast<std::size_t>(attentions) == prefixes.size()) config.erase("target_modules");  // peft's prefixes know no targets
   } else {
+    check(kind == "bottleneck", "save_adapter", "peft's format has no '", kind, "', which adapter '", name, "' is");
     config["peft_type"] = "BOTTLENECK";
   }
   if (::mkdir(directory.c_str(), 0777) != 0)

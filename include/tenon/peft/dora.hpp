@@ -1,0 +1,173 @@
+#pragma once
+// DoRA: weight-decomposed low-rank adaptation (Liu et al. 2024, 2402.09353) of Linear and Conv2d.
+//
+// W' = m / ||W + s B A|| (W + s B A), norms and magnitudes m by output. As in the paper (4.3) and in peft the norm is a
+// constant in training. It comes from ||W||^2 + 2 s (W A^T) . B + s^2 (B A A^T) . B, so W + s B A is never built.
+// Two differences from peft on purpose: the entry's scale e means W + e (W' - W), so that 0 is the base (peft scales B A
+// inside the norm and leaves m / ||W|| behind), and dropout falls on the low-rank path alone.
+#include <tenon/ops/reduce.hpp>
+#include <tenon/peft/layer.hpp>
+#include <tenon/peft/lora.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+struct DoraConfig {
+  Index rank = 8;
+  double alpha = 8;
+  std::vector<std::string> targets{};
+  bool rslora = false;
+  double dropout = 0;
+};
+
+template <class T>
+struct Dora final : OutputPatch<T> {
+  TunedLayer<T> layer;
+  Lora<T> lora;
+  Param<T> magnitude;  ///< Linear [out], Conv2d [1, out, 1, 1]
+
+  /// W is the layer's weight as it stands now: what later merges put there does not count.
+  Dora(const TunedLayer<T>& tuned, Lora<T> low_rank)
+      : layer(tuned), lora(std::move(low_rank)), magnitude(tuned.is_conv() ? Shape{1, tuned.out(), 1, 1} : Shape{tuned.out()}),
+        base_(tuned.weight->stored()) {}
+  /// m = ||W + s B A||: nothing changes at first.
+  void initialize() {
+    magnitude->set(norms()->share(magnitude->shape()));
+    magnitude->set_trainable(true);
+  }
+
+  std::string_view kind() const override { return "dora"; }
+  void params(const std::function<void(std::string_view, Param<T>&)>& f) override {
+    lora.params(f);
+    f("lora_magnitude_vector", magnitude);
+  }
+  bool has_after() const override { return true; }
+  /// y + e ((c - 1) (y - b) + c s B A x) with c = m / norm.
+  Var<T> after(const Var<T>& x, const Var<T>& y, T scale) const override {
+    const double e = static_cast<double>(scale), s = static_cast<double>(lora.scale());
+    const Var<T> c = factor();
+    const Var<T> input = lora.dropout > 0 && is_training() ? tenon::dropout(x, lora.dropout) : x;
+    const Weight<T> up(lora.b->var() * reshape(c * (e * s), layer.is_conv() ? Shape{layer.out(), 1, 1, 1} : Shape{layer.out(), 1}));
+    std::unique_ptr<Weight<T>> shift;
+    if (layer.bias != nullptr) shift = std::make_unique<Weight<T>>(layer.bias->var() * ((c - 1.0) * -e));
+    const Var<T> delta = layer.is_conv() ? conv2d(conv2d(input, *lora.a, nullptr, layer.conv), up, shift.get(), {.groups = layer.conv.groups})
+                                         : linear(linear(input, *lora.a), up, shift.get());
+    return y * ((c - 1.0) * e + 1.0) + delta;
+  }
+  bool can_merge() const override { return true; }
+  std::optional<Tensor<T>> merged(const Tensor<T>& weight, T scale) const override {
+    const NoGrad none;
+    const Tensor<T> c = factor().value();
+    Tensor<T> out(weight), rows(lora.b->value());
+    const Index k = layer.fan_in(), each = rows.size() / std::max<Index>(1, layer.out());
+    for (Index o = 0; o < layer.out(); ++o) {
+      const double keep = 1 + static_cast<double>(scale) * (static_cast<double>(c.data()[o]) - 1);
+      kernels::scale(k, keep, out.data() + o * k, out.data() + o * k);
+      kernels::scale(each, static_cast<double>(scale * lora.scale() * c.data()[o]), rows.data() + o * each, rows.data() + o * each);
+    }
+    detail::add_low_rank(lora.a->value(), rows, out);
+    return out;
+  }
+
+  /// ||W + s B A|| of each output [out], kept until A or B is written.
+  std::shared_ptr<const Tensor<T>> norms() const {
+    const std::lock_guard lock(mutex_);
+    const std::pair versions{lora.a->version(), lora.b->version()};
+    if (!norms_ || versions != norms_version_) {
+      norms_ = std::make_shared<const Tensor<T>>(compute_norms());
+      norms_version_ = versions;
+    }
+    return norms_;
+  }
+
+ private:
+  Var<T> factor() const { return reshape(magnitude->var(), Shape{layer.out()}) / Var<T>(norms(), nullptr); }
+
+  Tensor<T> compute_norms() const {
+    const RawTensor* raw = std::get_if<RawTensor>(&base_);
+    const auto weight = raw != nullptr ? std::make_shared<const Tensor<T>>(cast<T>(*raw)) : std::get<typename Weight<T>::Value>(base_);
+    const Tensor<T>&w = *weight, &a = lora.a->value(), &b = lora.b->value();
+    const Index out = layer.out(), k = layer.fan_in(), rank = lora.rank(), groups = rank / b.extent(1), each = rank / groups;
+    auto wa = Tensor<T>::uninitialized({out, rank}), aa = Tensor<T>::uninitialized({rank, rank});
+    kernels::matmul(false, true, out, rank, k, w.data(), k, a.data(), k, wa.data(), rank, false);
+    kernels::matmul(false, true, rank, rank, k, a.data(), k, a.data(), k, aa.data(), rank, false);
+    if (squares_.empty()) {  // W does not change
+      squares_.assign(static_cast<std::size_t>(out), 0);
+      parallel_for(out, [&](Index o) {
+        double sum = 0;
+        for (Index i = 0; i < k; ++i) sum += static_cast<double>(w.data()[o * k + i]) * static_cast<double>(w.data()[o * k + i]);
+        squares_[static_cast<std::size_t>(o)] = sum;
+      });
+    }
+    auto result = Tensor<T>::uninitialized({out});
+    const double s = static_cast<double>(lora.scale());
+    for (Index o = 0; o < out; ++o) {
+      const Index first = o / (out / groups) * each;  // the ranks of this output's group
+      double cross = 0, square = 0;
+      for (Index r = 0; r < each; ++r) {
+        const double br = static_cast<double>(b.data()[o * each + r]);
+        cross += br * static_cast<double>(wa.data()[o * rank + first + r]);
+        for (Index q = 0; q < each; ++q)
+          square += br * static_cast<double>(b.data()[o * each + q]) * static_cast<double>(aa.data()[(first + r) * rank + first + q]);
+      }
+      result.data()[o] = static_cast<T>(std::sqrt(std::max(0.0, squares_[static_cast<std::size_t>(o)] + 2 * s * cross + s * s * square)));
+    }
+    return result;
+  }
+
+  typename Weight<T>::Stored base_;
+  mutable std::mutex mutex_;
+  mutable std::vector<double> squares_;
+  mutable std::shared_ptr<const Tensor<T>> norms_;
+  mutable std::pair<std::uint64_t, std::uint64_t> norms_version_;
+};
+
+/// DoRA by input, as older LyCORIS files have it (dora_scale [1, in(, 1, 1)]): W' = m / ||W + s B A|| (W + s B A), norms by
+/// input channel. Read from files; W' is built in each forward.
+template <class T>
+struct DoraByInput final : WeightDelta<T> {
+  Lora<T> lora;
+  Param<T> magnitude;  ///< [1, in(, 1, 1)]
+
+  DoraByInput(const TunedLayer<T>& tuned, Lora<T> low_rank)
+      : WeightDelta<T>(tuned), lora(std::move(low_rank)),
+        magnitude(tuned.is_conv() ? Shape{1, tuned.shape()[1], 1, 1} : Shape{1, tuned.shape()[1]}), base_(tuned.weight->stored()) {}
+  std::string_view kind() const override { return "dora_by_input"; }
+  void params(const std::function<void(std::string_view, Param<T>&)>& f) override {
+    lora.params(f);
+    f("dora_scale", magnitude);
+  }
+  Var<T> delta() const override {
+    const Shape& shape = this->layer.shape();
+    const Var<T> w(detail::elements_of<T>(base_));
+    const Index r = lora.rank();
+    const Var<T> low = matmul(reshape(lora.b->var(), Shape{shape[0], r}), reshape(lora.a->var(), Shape{r, this->layer.fan_in()}));
+    const Var<T> v = w + reshape(low, shape) * static_cast<double>(lora.scale());
+    const Var<T> n = norm(v, shape.rank() == 4 ? Axes{0, 2, 3} : Axes{0}, true).detach();
+    return v * (magnitude->var() / n) - w;
+  }
+
+ private:
+  typename Weight<T>::Stored base_;
+};
+
+template <class T>
+bool fits_by_default(const DoraConfig&, const SiteRef<T>&) {
+  return false;
+}
+
+/// The patch of one site, initialised, or none where the layer is neither Linear nor Conv2d. Throws Error for a layer whose
+/// weight has no elements yet: its norms are the first magnitudes.
+template <class T>
+NewPatch<T> make_patch(const DoraConfig& config, const SiteRef<T>& site, Generator& generator) {
+  const auto layer = tuned_layer(site);
+  if (!layer) return {};
+  check(layer->weight->filled(), "DoraConfig", site.path, " has no elements yet: load a checkpoint or initialise before DoRA");
+  LoraConfig low_rank;
+  low_rank.rank = config.rank, low_rank.alpha = config.alpha, low_rank.rslora = config.rslora, low_rank.dropout = config.dropout;
+  NewPatch<T> made = make_patch(low_rank, site, generator);
+  auto patch = std::make_unique<Dora<T>>(*layer, std::move(static_cast<Lora<T>&>(*made.output)));
+  patch->initialize();
+  return {std::move(patch), nullptr};
+}
+
+}  // namespace tenon::inline TENON_ABI

@@ -1,0 +1,90 @@
+#pragma once
+// Single files may hold adapters of several models (a U-Net, one or two text encoders). Which sites a part is about.
+#include <tenon/io/checkpoint.hpp>
+#include <tenon/peft/formats/adapter_file.hpp>
+
+namespace tenon::inline TENON_ABI::detail {
+
+/// The tensors of a single file, and its metadata `lora_adapter_metadata` as configuration where it has one.
+inline AdapterFile open_adapter_file(const std::string& path) {
+  AdapterFile out;
+  out.path = path;
+  std::optional<StateDict> tensors;
+  if (path.ends_with(".safetensors")) {
+    const auto file = SafetensorsFile::open(path);
+    const auto at = file.metadata().find("lora_adapter_metadata");
+    if (at != file.metadata().end()) out.config = Json::parse(at->second, path + ", lora_adapter_metadata");
+    tensors.emplace(file);
+  } else {
+    tensors.emplace(open_checkpoint(path));
+  }
+  for (const auto& name : tensors->names()) out.tensors.emplace(name, tensors->raw(name));
+  check<FileError>(!out.tensors.empty(), "load_adapter", path, ": holds no tensors");
+  return out;
+}
+
+/// The parts that diffusers' pipelines have.
+inline constexpr std::string_view pipeline_parts[] = {"unet", "text_encoder", "text_encoder_2"};
+
+/// The part of a pipeline that a site is in, or empty where the model is one part itself.
+inline std::string_view part_of(const std::string& site) {
+  for (const std::string_view part : pipeline_parts)
+    if (site.size() > part.size() && site.starts_with(part) && site[part.size()] == '.') return part;
+  return {};
+}
+
+/// The names of a file's part, each with the site it is, for a part whose names `resolve(root, name)` finds under a root.
+/// A model with `unet.`, `text_encoder.`, ... takes each part there. Any other is one part: `only` where that is given, else
+/// the one that fits. Throws FileError when two parts of the file fit the same model.
+struct PartResolver {
+  const std::string& file;
+  const std::vector<std::string>& sites;
+  const std::string& only;
+  std::map<std::string, std::string> claimed{};  // root and the part that took it
+
+  /// The root for a part, or nothing when it is of another model. `hits(root)` counts what the part finds there.
+  template <class Hits>
+  std::optional<std::string> root(const std::string& part, Hits&& hits) {
+    const bool pipeline = std::any_of(sites.begin(), sites.end(), [](const auto& site) { return !part_of(site).empty(); });
+    if (pipeline && !part.empty()) {
+      const std::string root = part + ".";
+      return hits(root) > 0 ? std::optional(root) : std::nullopt;
+    }
+    if (!only.empty() && part != only) return std::nullopt;
+    std::set<std::string> roots{""};
+    for (const auto& site : sites)
+      for (auto dot = site.find('.'); dot != std::string::npos; dot = site.find('.', dot + 1)) roots.insert(site.substr(0, dot + 1));
+    std::string best;
+    Index most = 0, second = 0;
+    for (const auto& root : roots) {
+      const Index count = hits(root);
+      if (count > most)
+        second = 0, most = count, best = root;
+      else if (count == most)
+        second = count;
+    }
+    if (most == 0) return std::nullopt;
+    check<FileError>(second < most, "attach", file, ": fits the model in two ways; attach it to a part of the model");
+    const auto [at, fresh] = claimed.emplace(best, part);
+    check<FileError>(fresh, "attach", file, ": holds adapters of ", at->second, " and of ", part,
+                     " that both fit this model; say which it is with `part`");
+    return best;
+  }
+};
+
+/// LyCORIS and kohya call DoRA's magnitudes dora_scale: by output [out, 1(, 1, 1)], or in older files by input [1, in(, 1, 1)].
+/// By output they are peft's lora_magnitude_vector; the shape decides.
+template <class T>
+void settle_magnitude(const AdapterFile& file, const std::string& path, LayerTensors& layer, const std::vector<SiteRef<T>>& all) {
+  const RawTensor* raw = tensor_of(file, layer, "dora_scale");
+  if (raw == nullptr) return;
+  const auto site = std::find_if(all.begin(), all.end(), [&](const auto& s) { return s.path == path; });
+  if (site == all.end() || site->weight == nullptr || raw->shape.rank() == 0) return;
+  const Index out = site->weight->shape()[0];
+  if (raw->shape[0] != out || raw->shape.size() != out || (out == 1 && site->weight->shape()[1] != 1)) return;
+  auto name = layer.names.extract("dora_scale");
+  name.key() = "lora_magnitude_vector";
+  layer.names.insert(std::move(name));
+}
+
+}  // namespace tenon::inline TENON_ABI::detail

@@ -1,0 +1,76 @@
+#pragma once
+// What a patch keeps of the Linear or Conv2d that it sits on, and a patch that is a weight delta of the layer's own shape.
+#include <tenon/ops/matmul.hpp>
+#include <tenon/peft/attach.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+/// A Linear or Conv2d as seen by its patch. Weights live on the heap, so it survives moves of the model.
+template <class T>
+struct TunedLayer {
+  Weight<T>* weight = nullptr;
+  Weight<T>* bias = nullptr;  ///< null when the layer has none
+  Conv2dOptions conv{};
+
+  const Shape& shape() const { return weight->shape(); }
+  bool is_conv() const { return shape().rank() == 4; }
+  Index out() const { return shape()[0]; }
+  /// Inputs of one output: in, or in / groups * kh * kw.
+  Index fan_in() const { return shape()[0] == 0 ? 0 : weight->size() / shape()[0]; }
+  /// x times another weight of this layer's shape, without bias.
+  Var<T> product(const Var<T>& x, const Weight<T>& other) const {
+    return is_conv() ? conv2d(x, other, nullptr, conv) : linear(x, other);
+  }
+};
+
+/// The Linear or Conv2d at a site, or none.
+template <class T>
+std::optional<TunedLayer<T>> tuned_layer(const SiteRef<T>& site) {
+  if (auto* const* linear = std::get_if<Linear<T>*>(&site.layer))
+    return TunedLayer<T>{(*linear)->weight.get(), (*linear)->bias ? (*linear)->bias.get() : nullptr, {}};
+  if (auto* const* conv = std::get_if<Conv2d<T>*>(&site.layer))
+    return TunedLayer<T>{(*conv)->weight.get(), (*conv)->bias ? (*conv)->bias.get() : nullptr,
+                         {(*conv)->stride, (*conv)->padding, (*conv)->dilation, (*conv)->groups}};
+  return std::nullopt;
+}
+
+namespace detail {
+/// The groups of a convolution, 1 for any other layer.
+template <class T>
+Index groups_of(const SiteRef<T>& site) {
+  const auto* const* conv = std::get_if<Conv2d<T>*>(&site.layer);
+  return conv != nullptr ? (*conv)->groups : 1;
+}
+}  // namespace detail
+
+/// y += e x delta^T for a delta of the weight's shape that is made anew from few parameters in each forward.
+template <class T>
+struct WeightDelta : OutputPatch<T> {
+  TunedLayer<T> layer;
+
+  explicit WeightDelta(const TunedLayer<T>& tuned) : layer(tuned) {}
+  /// The delta in the weight's shape, the method's own scale in it.
+  virtual Var<T> delta() const = 0;
+
+  bool has_after() const override { return true; }
+  Var<T> after(const Var<T>& x, const Var<T>& y, T scale) const override {
+    const Var<T> d = delta();
+    return y + layer.product(x, Weight<T>(scale == T(1) ? d : d * static_cast<double>(scale)));
+  }
+  bool can_merge() const override { return true; }
+  std::optional<Tensor<T>> merged(const Tensor<T>& weight, T scale) const override {
+    const NoGrad none;
+    return (Var<T>(weight) + delta() * static_cast<double>(scale)).value();
+  }
+};
+
+/// core [r1, r2, kh, kw] with a [r1, out] and b [r2, in] as a kernel [out, in, kh, kw] (Tucker decomposition).
+template <class T>
+Var<T> tucker_kernel(const Var<T>& core, const Var<T>& a, const Var<T>& b) {
+  const Shape& c = core.shape();
+  const Index pixels = c[2] * c[3], in = b.extent(1), out = a.extent(1);
+  const Var<T> inner = matmul(b, reshape(core, Shape{c[0], c[1], pixels}), {.transpose_a = true});  // [r1, in, pixels]
+  return reshape(matmul(a, reshape(inner, Shape{c[0], in * pixels}), {.transpose_a = true}), Shape{out, in, c[2], c[3]});
+}
+
+}  // namespace tenon::inline TENON_ABI
