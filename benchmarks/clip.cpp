@@ -2,8 +2,8 @@
 // weights, JPEG files to features, the start of a process to its first embeddings with the checkpoint in the page cache, and a
 // contrastive step of LoRA on both towers, whole and by gradient caching. Peaks of memory are those of processes of their own.
 //
-// The weights' types run in turn in one process; --python adds torch and OpenVINO, timed alone after them. Correctness in the
-// same run: `error` is the distance from the double model on the first picture or text. `gflops` counts the whole model,
+// The weights' types run in turn; --python adds torch and OpenVINO in a process of their own, which takes its turn after
+// them in every round. Correctness in the same run: `error` is the distance from the double model on the first picture or text. `gflops` counts the whole model,
 // though pooled features need no more of the last layer than one token.
 #include <algorithm>
 #include <cmath>
@@ -12,6 +12,7 @@
 #include <fstream>
 #include <functional>
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <tenon/models/clip/gradient_cache.hpp>
@@ -69,10 +70,10 @@ class Report {
   explicit Report(const tenon_benchmark::Peaks& peaks) : peaks_(peaks) {}
 
   void row(const std::string& name, std::vector<Index> shape, const std::string& dtype, const std::vector<double>& seconds, nlohmann::json more,
-           double work = 0) {
+           double work = 0, const std::string& impl = "tenon") {
     const double best = *std::min_element(seconds.begin(), seconds.end());
-    nlohmann::json row{{"name", name}, {"shape", shape}, {"dtype", dtype}, {"impl", "tenon"}, {"seconds", best}, {"seconds_median", median(seconds)}};
-    std::printf("%-28s %-5s tenon     best %8.2f  median %8.2f ms", name.c_str(), dtype.c_str(), 1e3 * best, 1e3 * median(seconds));
+    nlohmann::json row{{"name", name}, {"shape", shape}, {"dtype", dtype}, {"impl", impl}, {"seconds", best}, {"seconds_median", median(seconds)}};
+    std::printf("%-28s %-5s %-9s best %8.2f  median %8.2f ms", name.c_str(), dtype.c_str(), impl.c_str(), 1e3 * best, 1e3 * median(seconds));
     if (work > 0) {
       row["gflops"] = work / best / 1e9;
       if (peaks_.of(dtype) > 0) row["peak_fraction"] = work / best / 1e9 / peaks_.of(dtype);
@@ -98,21 +99,75 @@ struct Model {
   ClipPipeline<float> clip;
 };
 
+/// torch and OpenVINO in a process of their own, which runs one call when it is asked to.
+class Peers {
+ public:
+  struct Call {
+    std::string name, dtype, impl;
+    std::vector<Index> shape;
+  };
+  std::vector<Call> calls;
+
+  Peers() = default;
+  Peers(const std::string& python, const std::string& folder, int threads) {
+    const std::string script = (fs::path(__FILE__).parent_path() / "clip" / "peers.py").string(), pipe = folder + "/ask";
+    check(::mkfifo(pipe.c_str(), 0600) == 0, "clip", pipe, ": ", std::strerror(errno));
+    answers_ = ::popen(("exec '" + python + "' '" + script + "' " + std::to_string(threads) + " < '" + pipe + "'").c_str(), "r");
+    questions_ = std::fopen(pipe.c_str(), "w");
+    check(answers_ != nullptr && questions_ != nullptr, "clip", script, ": ", std::strerror(errno));
+    for (const auto& call : nlohmann::json::parse(answer()))
+      calls.push_back({call.at("name"), call.at("dtype"), call.at("impl"), call.at("shape")});
+  }
+  ~Peers() {
+    if (questions_ != nullptr) std::fclose(questions_);
+    if (answers_ != nullptr) ::pclose(answers_);
+  }
+  Peers(const Peers&) = delete;
+  Peers& operator=(const Peers&) = delete;
+
+  /// Runs a call once and returns its seconds. A pause before and after lets idle threads of either side go to sleep.
+  double seconds(std::size_t call) {
+    ::usleep(20000);
+    std::fprintf(questions_, "%zu\n", call);
+    std::fflush(questions_);
+    const double out = std::stod(answer());
+    ::usleep(20000);
+    return out;
+  }
+
+ private:
+  std::string answer() {
+    std::string line;
+    for (int c; (c = std::fgetc(answers_)) != EOF && c != '\n';) line += static_cast<char>(c);
+    check(!line.empty(), "clip", "the peers' process has ended");
+    return line;
+  }
+  std::FILE *questions_ = nullptr, *answers_ = nullptr;
+};
+
 using Features = std::function<Tensor<float>(const Clip<float>&)>;
 
-/// One row for each model, run in turn.
-void rows_of(Report& report, const std::vector<Model>& models, const std::string& name, const std::vector<Index>& shape, double work, int rounds,
+/// One row for each model and each peer that knows it, run in turn.
+void rows_of(Report& report, const std::vector<Model>& models, Peers& peers, const std::string& name, const std::vector<Index>& shape, double work, int rounds,
              const Tensor<double>& exact, const Features& run) {
   std::vector<std::vector<double>> seconds(models.size());
   std::vector<double> errors;
   for (const Model& model : models) errors.push_back(difference(cast<double>(run(model.clip.model)), exact, exact.size()));
-  for (int round = 0; round < rounds; ++round)
+  std::vector<std::vector<double>> peer_seconds(peers.calls.size());
+  for (int round = 0; round < rounds; ++round) {
     for (std::size_t i = 0; i < models.size(); ++i) {
       const double start = seconds_now();
       run(models[i].clip.model);
       seconds[i].push_back(seconds_now() - start);
     }
+    for (std::size_t i = 0; i < peers.calls.size(); ++i)
+      if (peers.calls[i].name == name) peer_seconds[i].push_back(peers.seconds(i));
+  }
   for (std::size_t i = 0; i < models.size(); ++i) report.row(name, shape, models[i].dtype, seconds[i], {{"max_rel_err", errors[i]}}, work);
+  for (std::size_t i = 0; i < peers.calls.size(); ++i) {
+    const auto& call = peers.calls[i];
+    if (call.name == name) report.row(name, call.shape, call.dtype, peer_seconds[i], nlohmann::json::object(), work, call.impl);
+  }
 }
 
 /// A JPEG file of width x height: soft waves with some grain, so that it is neither trivial nor noise.
@@ -268,30 +323,23 @@ int main(int argc, char** argv) {
   const ClipVisionConfig& vision = config.vision_config;
   const Index grid = vision.grid(), side = vision.image_size;
   const double image_work = operations(vision, grid * grid + 1, config.projection_dim, static_cast<double>(side * side * 3 * vision.hidden_size));
+  auto peers = options.python.empty() ? std::make_unique<Peers>() : std::make_unique<Peers>(options.python, folder.path, thread_count());
   for (const Index batch : {Index{1}, Index{32}}) {
     const int rounds = batch == 1 ? 41 : 9;
     const Var<float> x(copy(pictures.view().sliced(0, 0, batch)));
-    rows_of(report, models, "clip_b32_image_b" + std::to_string(batch), {batch, side, side, 3}, static_cast<double>(batch) * image_work, rounds, image_exact,
+    rows_of(report, models, *peers, "clip_b32_image_b" + std::to_string(batch), {batch, side, side, 3}, static_cast<double>(batch) * image_work, rounds, image_exact,
             [&](const Clip<float>& clip) { return clip.image_features(x).value(); });
     for (const Index tokens : {Index{77}, Index{8}}) {  // padded to the context, and cut behind the end as `tokenize` does
       const Tensor<std::int32_t> texts = copy(ids.view().sliced(0, 0, batch).sliced(1, 0, tokens));
-      rows_of(report, models, "clip_b32_text" + std::to_string(tokens) + "_b" + std::to_string(batch), {batch, tokens},
+      rows_of(report, models, *peers, "clip_b32_text" + std::to_string(tokens) + "_b" + std::to_string(batch), {batch, tokens},
               static_cast<double>(batch) * operations(config.text_config, tokens, config.projection_dim), rounds, text_exact,
               [&](const Clip<float>& clip) { return clip.text_features(texts).value(); });
     }
   }
+  peers.reset();
   jpeg_rows(report, models, folder.path);
   models.clear();
   process_rows(report, folder.path + "/model", folder.path + "/0.jpg", thread_count());
-  if (!options.python.empty()) {
-    const std::string script = (fs::path(__FILE__).parent_path() / "clip" / "peers.py").string(), out = folder.path + "/peers.json";
-    const std::string command = "'" + options.python + "' '" + script + "' " + std::to_string(thread_count()) + " '" + out + "'";
-    if (std::system(command.c_str()) != 0) {
-      std::fprintf(stderr, "%s failed\n", command.c_str());
-      return 1;
-    }
-    for (auto& row : nlohmann::json::parse(std::ifstream(out))) report.rows.push_back(std::move(row));
-  }
   if (!options.json.empty()) save_json(options.json, report.rows);
   if (report.impossible > 0) std::fprintf(stderr, "%d rows lie above the peak measured in this run: the machine was busy\n", report.impossible);
   return report.impossible > 0;

@@ -1,5 +1,5 @@
-// benchmarks/run clip_parity --python PYTHON [--model b32|b16|l14]: a CLIP of full size with random weights, saved by
-// transformers, through tenon and torch: how far features and logits are from torch's in float64, beside torch's own
+// benchmarks/run clip_parity --python PYTHON [--model b32|b16|l14|rn50|openclip_b32]: a CLIP of full size with random weights,
+// saved by transformers or open_clip, through tenon and torch: how far features and logits are from torch's in float64, beside torch's own
 // float32 and bfloat16. The exit status is 1 when float32 is off by more than 1e-5, or bfloat16 by more than torch's.
 #include <cmath>
 #include <cstdio>
@@ -32,7 +32,7 @@ int compare(const std::string& model, const std::string& folder) {
   const auto pictures = file.load<float>("pictures");
   const auto ids = file.load<std::int32_t>("ids");
   int failures = 0;
-  std::printf("%-6s %-18s %12s %12s %12s %12s\n", "model", "tensor", "tenon f32", "torch f32", "tenon bf16", "torch bf16");
+  std::printf("%-12s %-18s %12s %12s %12s %12s\n", "model", "tensor", "tenon f32", "torch f32", "tenon bf16", "torch bf16");
   const char* const names[] = {"image_features", "text_features", "logits_per_image"};
   double errors[2][3];
   for (const bool narrow : {false, true}) {
@@ -47,7 +47,7 @@ int compare(const std::string& model, const std::string& folder) {
     const auto exact = file.load<double>(std::string("f64.") + names[i]);
     const auto torch_error = [&](const std::string& type) { return error(cast<float>(file.load<double>(type + names[i])), exact); };
     const double single = torch_error("f32."), half = torch_error("bf16.");
-    std::printf("%-6s %-18s %12.1e %12.1e %12.1e %12.1e\n", model.c_str(), names[i], errors[0][i], single, errors[1][i], half);
+    std::printf("%-12s %-18s %12.1e %12.1e %12.1e %12.1e\n", model.c_str(), names[i], errors[0][i], single, errors[1][i], half);
     failures += !(errors[0][i] <= 1e-5) + !(errors[1][i] <= half);
   }
   return failures > 0;
@@ -61,8 +61,9 @@ int main(int argc, char** argv) {
     if (argv[i] == std::string("--python")) python = argv[i + 1];
     if (argv[i] == std::string("--model")) model = argv[i + 1];
   }
-  if (python.empty() || argc % 2 == 0 || (model != "b32" && model != "b16" && model != "l14")) {
-    std::cerr << "usage: " << argv[0] << " --python PYTHON_WITH_TRANSFORMERS [--model b32|b16|l14]\n";
+  const auto known = {"b32", "b16", "l14", "rn50", "openclip_b32"};
+  if (python.empty() || argc % 2 == 0 || std::find(known.begin(), known.end(), model) == known.end()) {
+    std::cerr << "usage: " << argv[0] << " --python PYTHON_WITH_TRANSFORMERS_OR_OPEN_CLIP [--model b32|b16|l14|rn50|openclip_b32]\n";
     return 1;
   }
   const std::string folder = (fs::temp_directory_path() / ("tenon-parity-" + std::to_string(::getpid()))).string();

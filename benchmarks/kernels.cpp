@@ -1,12 +1,18 @@
 // Kernels against the peaks of this machine, in float32, bfloat16 and int8, with Eigen, OpenBLAS and oneDNN in turn where
-// they are installed (Debian: libopenblas-dev, libdnnl-dev).
-//   benchmarks/run kernels [--json FILE] [--threads N]
-// The environment variable TENON_ISA forces an instruction set on tenon and on the peaks (not on the rivals).
+// they are installed (Debian: libopenblas-dev, libdnnl-dev), and torch and OpenVINO where a Python has them.
+//   benchmarks/run kernels [--json FILE] [--threads N] [--python PYTHON]
+// Rows of float32 come once more on AVX2, against the peak of AVX2. The environment variable TENON_ISA=avx2 holds all of tenon,
+// the peaks, oneDNN, torch and OpenVINO to it. "x1.9" is the time of one thread over that of all.
+#include <sys/resource.h>
+
+#include <optional>
+
 #include <tenon/kernels/attention.hpp>
 #include <tenon/kernels/conv.hpp>
 
+#include "kernels/memory.hpp"
+#include "kernels/peers.hpp"
 #include "options.hpp"
-#include "rows.hpp"
 #if defined(TENON_WITH_OPENBLAS)
 #include <cblas.h>
 #endif
@@ -29,6 +35,48 @@ using namespace tenon_benchmark;
 constexpr double budget = 1.5;  // seconds for each shape
 const std::pair<DType, const char*> storages[] = {{DType::f32, "f32"}, {DType::bf16, "bf16"}, {DType::i8, "int8"}};
 
+// What a run has besides its problems.
+struct Run {
+  Report report;
+  Peers peers;
+  std::optional<Peaks> avx2;  // where the run itself is not on AVX2
+
+  Run(const Peaks& peaks, const std::string& python, int threads) : report(peaks), peers(python, TENON_PEERS, threads) {
+    if (current_isa() != Isa::avx512 || !is_available(Isa::avx2)) return;
+    const IsaScope scope(Isa::avx2);
+    avx2.emplace(threads);
+  }
+};
+
+// Times the rivals in turn, and with them those of `scaled` on one thread, and the first on AVX2: that one comes last.
+void time_all(Run& run, std::vector<Rival>& rivals, const std::vector<std::size_t>& scaled) {
+  std::vector<Rival> all = rivals;
+  if (run.avx2) {
+    all.push_back(all[0]);
+    all.back().isa = "avx2";
+    all.back().run = [first = all[0].run] {
+      const IsaScope scope(Isa::avx2);
+      first();
+    };
+  }
+  const std::size_t kept = all.size();
+  for (std::size_t i = 0; i < scaled.size() && thread_count() > 1; ++i) {
+    all.push_back(rivals[scaled[i]]);
+    all.back().run = [many = rivals[scaled[i]].run] {
+      const ThreadScope scope(1);
+      many();
+    };
+  }
+  interleave(all, budget);
+  for (std::size_t i = kept; i < all.size(); ++i) {
+    Rival& rival = all[scaled[i - kept]];
+    rival.scaling = all[i].seconds.front() / rival.seconds.front();
+  }
+  all.resize(kept);
+  rivals = std::move(all);
+}
+const Peaks* peaks_of(const Run& run, const Rival& rival) { return rival.isa.empty() ? nullptr : &*run.avx2; }
+
 struct Problem {
   Index m, n, k;
 };
@@ -37,7 +85,7 @@ const Problem problems[] = {{2048, 2048, 2048}, {4096, 320, 320}, {4096, 2560, 3
                             {1, 768, 768}};
 
 // Forward in each storage type, and both gradients in float32.
-void gemm_rows(const Problem& s, Report& report) {
+void gemm_rows(const Problem& s, Run& run) {
   const auto [m, n, k] = s;
   const double operations = 2.0 * static_cast<double>(m * n * k);
   const auto x = random_values(m * k, 1), w = random_values(n * k, 2), dy = random_values(m * n, 3);
@@ -64,7 +112,9 @@ void gemm_rows(const Problem& s, Report& report) {
   for (std::size_t i = 0; i < 2; ++i)
     rivals.push_back({"gemm", storages[i].second, "onednn", [&one, i] { one[i].run(); }, y[5 + i].data()});
 #endif
-  interleave(rivals, budget);
+  run.peers.add(rivals, join_text("gemm ", m, ' ', n, ' ', k), {&x, &w});
+  run.peers.results(rivals, m * n);
+  time_all(run, rivals, {0, 1, 2, 3, 4});
 #if defined(TENON_WITH_ONEDNN)
   for (std::size_t i = 0; i < 2; ++i) one[i].copy_result(y[5 + i].data(), m * n);
 #endif
@@ -81,8 +131,46 @@ void gemm_rows(const Problem& s, Report& report) {
       error = relative_error(rival.result, n * k, [&, m = m, n = n, k = k](Index at) { return chain(m, dy.data() + at / k, n, x.data() + at % k, k); });
     else
       error = relative_error(rival.result, m * n, [&, n = n, k = k](Index at) { return chain(k, x.data() + at / n * k, 1, w.data() + at % n * k, 1); });
-    report.row(rival, {m, n, k}, operations, error);
+    run.report.row(rival, {m, n, k}, operations, error, peaks_of(run, rival));
   }
+}
+
+// A projection of CLIP B/32 beside the same with a LoRA of rank 8, unmerged: t = x A^T, and the product goes on along B.
+void lora_rows(Index m, Run& run) {
+  constexpr Index n = 768, k = 768, rank = 8;
+  const auto x = random_values(m * k, 1), w = random_values(n * k, 2), a = random_values(rank * k, 3), b = random_values(n * rank, 4);
+  const kernels::PackedMatrix<float> down(a.data(), rank, k, k), up(b.data(), n, rank, rank);
+  std::vector<kernels::PackedMatrix<float>> packed;
+  std::vector<Floats> y;
+  for (const auto& [storage, name] : storages) packed.emplace_back(w.data(), n, k, k, storage);
+  for (int i = 0; i < 6; ++i) y.emplace_back(m * n);
+  Floats t(m * rank);
+  const kernels::LowRankTerm<float> term{t.data(), rank, rank, &up};
+  std::vector<Rival> rivals;
+  for (std::size_t i = 0; i < 3; ++i) {
+    rivals.push_back({"gemm", storages[i].second, "tenon", [&, i] { kernels::gemm(x.data(), k, m, packed[i], y[2 * i].data(), n); }, y[2 * i].data()});
+    rivals.push_back({"gemm_lora", storages[i].second, "tenon", [&, i] {
+      kernels::gemm(x.data(), k, m, down, t.data(), rank);
+      kernels::scale(m * rank, 0.5, t.data(), t.data());
+      kernels::gemm(x.data(), k, m, packed[i], y[2 * i + 1].data(), n, {}, {&term, 1});
+    }, y[2 * i + 1].data()});
+  }
+  interleave(rivals, budget);
+  for (const Rival& rival : rivals) {
+    const bool lora = rival.name == "gemm_lora";
+    const double error = relative_error(rival.result, m * n, [&](Index at) {
+      double sum = 0;
+      for (Index l = 0; l < k; ++l) {
+        double weight = static_cast<double>(w[at % n * k + l]);
+        for (Index r = 0; r < rank && lora; ++r) weight += 0.5 * static_cast<double>(b[at % n * rank + r]) * static_cast<double>(a[r * k + l]);
+        sum += static_cast<double>(x[at / n * k + l]) * weight;
+      }
+      return sum;
+    });
+    run.report.row(rival, {m, n, k, rank}, 2.0 * static_cast<double>(m * (n * k + (lora ? rank * (n + k) : 0))), error);
+  }
+  for (std::size_t i = 0; i < 3; ++i)
+    run.report.figure(join_text("lora_cost_", storages[i].second, "_m", m), rivals[2 * i + 1].seconds.front() / rivals[2 * i].seconds.front() - 1);
 }
 
 const kernels::ConvShape convolutions[] = {
@@ -95,7 +183,7 @@ const kernels::ConvShape convolutions[] = {
     {.n = 1, .h = 128, .w = 128, .c = 512, .out = 512, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1},
 };
 
-void conv_rows(const kernels::ConvShape& s, Report& report) {
+void conv_rows(const kernels::ConvShape& s, Run& run) {
   const Index pixels = s.pixels(), taps = s.kh * s.kw, in = s.n * s.h * s.w * s.c;
   const double operations = 2.0 * static_cast<double>(pixels * s.out * s.c * taps);
   const auto x = random_values(in, 1), w = random_values(s.out * s.c * taps, 2), dy = random_values(pixels * s.out, 3);
@@ -115,7 +203,9 @@ void conv_rows(const kernels::ConvShape& s, Report& report) {
   for (std::size_t i = 0; i < 2; ++i)
     rivals.push_back({"conv", storages[i].second, "onednn", [&one, i] { one[i].run(); }, y[3 + i].data()});
 #endif
-  interleave(rivals, budget);
+  run.peers.add(rivals, join_text("conv ", s.n, ' ', s.h, ' ', s.w, ' ', s.c, ' ', s.out, ' ', s.kh, ' ', s.pad_h), {&x, &w});
+  run.peers.results(rivals, pixels * s.out);
+  time_all(run, rivals, {0, 1, 2, 3, 4});
 #if defined(TENON_WITH_ONEDNN)
   for (std::size_t i = 0; i < 2; ++i) one[i].copy_result(y[3 + i].data(), pixels * s.out);
 #endif
@@ -152,7 +242,7 @@ void conv_rows(const kernels::ConvShape& s, Report& report) {
         return sum;
       });
     }
-    report.row(rival, {s.n, s.h, s.w, s.c, s.out, s.kh}, operations, error);
+    run.report.row(rival, {s.n, s.h, s.w, s.c, s.out, s.kh}, operations, error, peaks_of(run, rival));
   }
 }
 
@@ -160,19 +250,24 @@ const kernels::AttentionShape attentions[] = {{.n = 2, .heads = 8, .lq = 4096, .
                                               {.n = 2, .heads = 8, .lq = 256, .lk = 256, .d = 160},  {.n = 2, .heads = 8, .lq = 4096, .lk = 77, .d = 40},
                                               {.n = 8, .heads = 12, .lq = 50, .lk = 50, .d = 64}};
 
-void attention_rows(kernels::AttentionShape s, Report& report) {
+void attention_rows(kernels::AttentionShape s, Run& run) {
   s.scale = 1 / std::sqrt(static_cast<double>(s.d));
   const Index width = s.heads * s.d, queries = s.n * s.lq * width, keys = s.n * s.lk * width;
   const double operations = 4.0 * static_cast<double>(s.n * s.heads * s.lq * s.lk * s.d);
   const auto q = random_values(queries, 1), k = random_values(keys, 2), v = random_values(keys, 3), dy = random_values(queries, 4);
-  Floats y(queries), lse(s.n * s.heads * s.lq), dq(queries), dk(keys), dv(keys);
+  Floats y(queries), lse(s.n * s.heads * s.lq), y_bf16(queries), lse_bf16(lse.size()), dq(queries), dk(keys), dv(keys);
+  kernels::AttentionShape narrow = s;
+  narrow.products = DType::bf16;
   const kernels::AttentionInputs<float> inputs{q.data(), k.data(), v.data()};
   std::vector<Rival> rivals;
   rivals.push_back({"attention", "f32", "tenon", [&] { kernels::attention_forward(s, inputs, y.data(), lse.data()); }, y.data()});
   rivals.push_back({"attention_backward", "f32", "tenon", [&] {
     kernels::attention_backward(s, inputs, y.data(), lse.data(), dy.data(), {.dq = dq.data(), .dk = dk.data(), .dv = dv.data()});
   }, dv.data()});
-  interleave(rivals, budget);
+  rivals.push_back({"attention", "bf16", "tenon", [&] { kernels::attention_forward(narrow, inputs, y_bf16.data(), lse_bf16.data()); }, y_bf16.data()});
+  run.peers.add(rivals, join_text("attention ", s.n, ' ', s.heads, ' ', s.lq, ' ', s.lk, ' ', s.d), {&q, &k, &v});
+  run.peers.results(rivals, queries);
+  time_all(run, rivals, {0, 1, 2});
   // softmax row of query i of (sample, head) in double; then out = p v, and dv = the sum over queries of p dy.
   std::vector<double> p(static_cast<std::size_t>(s.lk));
   const auto softmax = [&](Index sample, Index head, Index i) {
@@ -187,13 +282,15 @@ void attention_rows(kernels::AttentionShape s, Report& report) {
     for (double& e : p) sum += e = std::exp(e - largest);
     for (double& e : p) e /= sum;
   };
-  const double error = relative_error(y.data(), queries, [&](Index at) {
-    const Index sample = at / width / s.lq, c = at % width;
-    softmax(sample, c / s.d, at / width % s.lq);
-    double sum = 0;
-    for (Index j = 0; j < s.lk; ++j) sum += p[static_cast<std::size_t>(j)] * static_cast<double>(v[(sample * s.lk + j) * width + c]);
-    return sum;
-  }, 200);
+  const auto forward_error = [&](const float* result) {
+    return relative_error(result, queries, [&](Index at) {
+      const Index sample = at / width / s.lq, c = at % width;
+      softmax(sample, c / s.d, at / width % s.lq);
+      double sum = 0;
+      for (Index j = 0; j < s.lk; ++j) sum += p[static_cast<std::size_t>(j)] * static_cast<double>(v[(sample * s.lk + j) * width + c]);
+      return sum;
+    }, 100);
+  };
   const double backward_error = relative_error(dv.data(), keys, [&](Index at) {
     const Index sample = at / width / s.lk, c = at % width;
     double sum = 0;
@@ -203,8 +300,11 @@ void attention_rows(kernels::AttentionShape s, Report& report) {
     }
     return sum;
   }, s.lq * s.lk > 100000 ? 1 : 20);
-  report.row(rivals[0], {s.n, s.heads, s.lq, s.lk, s.d}, operations, error);
-  report.row(rivals[1], {s.n, s.heads, s.lq, s.lk, s.d}, 2.5 * operations, backward_error);
+  for (const Rival& rival : rivals) {
+    const bool backward = rival.name == "attention_backward";
+    run.report.row(rival, {s.n, s.heads, s.lq, s.lk, s.d}, backward ? 2.5 * operations : operations,
+                   backward ? backward_error : forward_error(rival.result), peaks_of(run, rival));
+  }
 }
 
 }  // namespace
@@ -213,6 +313,8 @@ int main(int count, char** arguments) {
   const Options options = parse(count, arguments);
   const int threads = options.threads > 0 ? options.threads : thread_count();
   const ThreadScope scope(threads);
+  if (current_isa() == Isa::avx2)
+    for (const auto& [name, value] : {std::pair{"ONEDNN_MAX_CPU_ISA", "AVX2"}, std::pair{"ATEN_CPU_CAPABILITY", "avx2"}}) setenv(name, value, 0);
 #if defined(TENON_WITH_EIGEN)
   eigen_threads(threads);
 #endif
@@ -227,13 +329,19 @@ int main(int count, char** arguments) {
 #endif
 #endif
   const Peaks peaks(threads);
-  Report report(peaks);
+  Run run(peaks, options.python, threads);
   std::printf("isa %s, %d threads; peaks: float32 %.0f, bfloat16 %.0f GFLOP/s, int8 %.0f GOP/s\n", std::string(name_of(current_isa())).c_str(),
               threads, peaks.f32, peaks.bf16, peaks.int8);
+  if (run.avx2) std::printf("avx2: float32 %.0f GFLOP/s\n", run.avx2->f32);
   std::printf("tenon: weights packed once, float32 in and out. oneDNN: weights reordered once, bf16 in and out where it says bf16. Eigen and\n"
               "OpenBLAS pack on every call. Errors are against sums in double of the float32 inputs.\n");
-  for (const Problem& problem : problems) gemm_rows(problem, report);
-  for (const auto& shape : convolutions) conv_rows(shape, report);
-  for (const auto& shape : attentions) attention_rows(shape, report);
-  return report.finish(options.json);
+  memory_rows(run.report, 2 * budget);
+  for (const Problem& problem : problems) gemm_rows(problem, run);
+  for (const Index m : {50, 1600}) lora_rows(m, run);
+  for (const auto& shape : attentions) attention_rows(shape, run);
+  for (const auto& shape : convolutions) conv_rows(shape, run);
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  run.report.figure("peak_gb", static_cast<double>(usage.ru_maxrss) / 1e6);
+  return run.report.finish(options.json);
 }

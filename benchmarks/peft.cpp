@@ -1,4 +1,5 @@
-// benchmarks/run peft: what a LoRA on q, k, v and out costs in a CLIP ViT-B/32 (random weights), unmerged and merged.
+// benchmarks/run peft: what a LoRA on q, k, v and out costs in a CLIP ViT-B/32 (random weights), unmerged and merged; a
+// different adapter for each row of a batch; and swapping one for another from disk.
 //
 // Base, unmerged and merged run interleaved in one process; the ratio is that of medians. Correctness in the same run: the
 // merged and the unmerged features differ by rounding only.
@@ -9,8 +10,7 @@
 
 #include <tenon/io/json.hpp>
 #include <tenon/models/clip/clip.hpp>
-#include <tenon/peft/lora.hpp>
-#include <tenon/peft/merge.hpp>
+#include <tenon/peft/formats/peft.hpp>
 
 #include "options.hpp"
 #include "peak.hpp"
@@ -35,6 +35,66 @@ double difference(const Tensor<float>& a, const Tensor<float>& b) {
     scale = std::max(scale, std::abs(static_cast<double>(b.data()[i])));
   }
   return most / scale;
+}
+
+/// 32 adapters in one batch of 32 beside one adapter for all of it.
+void by_row(ClipVision<float>& tower, Generator& generator, nlohmann::json& rows) {
+  constexpr Index batch = 32;
+  std::vector<std::string> names;
+  for (Index i = 0; i < batch; ++i) {
+    names.push_back("adapter " + std::to_string(i));
+    attach(tower, LoraConfig{.rank = 8, .alpha = 16, .targets = {"q_proj", "k_proj", "v_proj", "out_proj"}}, generator, {.name = names.back()});
+  }
+  for (const auto& ref : patch_params(tower))
+    ref.weight->update([&](Tensor<float>& value) { fill_normal(value.span(), 0.0f, 0.02f, generator); });
+  Tensor<float> pictures({batch, 224, 224, 3});
+  fill_normal(pictures.span(), 0.0f, 1.0f, generator);
+  const Var<float> x(std::move(pictures));
+  Timed one{"one_for_all", {}}, apart{"one_for_each_row", {}};
+  const auto run = [&](Timed& timed) {
+    const double start = tenon_benchmark::seconds_now();
+    Tensor<float> out = tower(x).pooled.value();
+    timed.seconds.push_back(tenon_benchmark::seconds_now() - start);
+    return out;
+  };
+  for (int round = 0; round < 8; ++round) {
+    activate(tower, {names.front()});
+    run(one);
+    activate(tower, {"*"});
+    const RowAdapters scope(names);
+    run(apart);
+    if (round == 0) one.seconds.clear(), apart.seconds.clear();
+  }
+  std::printf("batch of 32, r = 8: one adapter %.1f ms, 32 adapters %.1f ms, ratio %.3f\n", 1e3 * one.median(), 1e3 * apart.median(), apart.median() / one.median());
+  for (Timed* timed : {&one, &apart})
+    rows.push_back({{"name", "clip_b32_image_b32_adapters_" + timed->name}, {"shape", {batch, 224, 224, 3}}, {"dtype", "f32"}, {"impl", "tenon"},
+                    {"seconds", timed->median()}, {"ratio_to_base", timed->median() / one.median()}});
+  detach(tower);
+}
+
+/// From a file on disk to a forward pass with it, less a forward pass.
+void swap(ClipVision<float>& tower, Generator& generator, nlohmann::json& rows) {
+  const std::string path = "/tmp/tenon_benchmark_swap.safetensors";
+  attach(tower, LoraConfig{.rank = 8, .alpha = 16, .targets = {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"}}, generator);
+  save_kohya(tower, path, {.dtype = DType::f16});
+  Tensor<float> pictures({1, 224, 224, 3});
+  const Var<float> x(std::move(pictures));
+  Timed swapped{"swap", {}}, steady{"steady", {}};
+  for (int round = 0; round < 12; ++round) {
+    double start = tenon_benchmark::seconds_now();
+    detach(tower, "default");
+    attach(tower, load_adapter(path));
+    tower(x);
+    swapped.seconds.push_back(tenon_benchmark::seconds_now() - start);
+    start = tenon_benchmark::seconds_now();
+    tower(x);
+    steady.seconds.push_back(tenon_benchmark::seconds_now() - start);
+  }
+  const double seconds = swapped.median() - steady.median();
+  std::printf("hot swap from a file of %lld numbers: %.1f ms\n", static_cast<long long>(count(patch_params(tower))), 1e3 * seconds);
+  rows.push_back({{"name", "lora_hot_swap"}, {"shape", {count(patch_params(tower))}}, {"dtype", "f32"}, {"impl", "tenon"}, {"seconds", seconds}});
+  std::remove(path.c_str());
+  detach(tower);
 }
 
 }  // namespace
@@ -87,5 +147,8 @@ int main(int argc, char** argv) {
       rows.push_back({{"name", "clip_b32_image_b" + std::to_string(batch) + "_lora_" + timed->name}, {"shape", {batch, 224, 224, 3}}, {"dtype", "f32"},
                       {"impl", "tenon"}, {"seconds", timed->median()}, {"ratio_to_base", timed->median() / b}, {"max_rel_err", error}});
   }
+  detach(tower);
+  by_row(tower, generator, rows);
+  swap(tower, generator, rows);
   if (!options.json.empty()) save_json(options.json, rows);
 }

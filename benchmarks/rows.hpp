@@ -43,18 +43,23 @@ struct Rival {
   std::function<void()> run;
   const float* result;
   std::vector<double> seconds{};
+  std::function<double()> timed{};  ///< instead of run, where the rival tells its own seconds
+  std::string isa{};                ///< of tenon, where it is not the one of the run
+  double scaling = 0;               ///< seconds of one thread over these, where measured
 };
 
+inline double seconds_of(Rival& rival) {
+  if (rival.timed) return rival.timed();
+  const double begin = seconds_now();
+  rival.run();
+  return seconds_now() - begin;
+}
 /// Runs all in turn until `budget` seconds are over, each at least five times after one to warm up.
 inline void interleave(std::vector<Rival>& rivals, double budget) {
-  for (Rival& rival : rivals) rival.run();
+  for (Rival& rival : rivals) seconds_of(rival);
   const double begin = seconds_now();
   for (int round = 0; round < 5 || (round < 2000 && seconds_now() - begin < budget); ++round)
-    for (Rival& rival : rivals) {
-      const double start = seconds_now();
-      rival.run();
-      rival.seconds.push_back(seconds_now() - start);
-    }
+    for (Rival& rival : rivals) rival.seconds.push_back(seconds_of(rival));
   for (Rival& rival : rivals) std::sort(rival.seconds.begin(), rival.seconds.end());
 }
 
@@ -63,23 +68,18 @@ class Report {
  public:
   explicit Report(const Peaks& peaks) : peaks_(peaks) {}
 
-  void row(const Rival& rival, const std::vector<Index>& shape, double operations, double error) {
-    const double peak = peaks_.of(rival.dtype), best = rival.seconds.front(), rate = operations / best / 1e9;
-    std::string sizes;
-    for (Index extent : shape) sizes += (sizes.empty() ? "" : ", ") + std::to_string(extent);
-    std::printf("%-9s %-28s %-4s %-8s best %7.1f  median %7.1f GFLOP/s  %5.1f %% of peak  error %.1e\n", rival.name.c_str(),
-                sizes.c_str(), rival.dtype.c_str(), rival.impl.c_str(), rate, operations / rival.seconds[rival.seconds.size() / 2] / 1e9,
-                peak > 0 ? 100 * rate / peak : 0.0, error);
-    std::fflush(stdout);
-    char text[512];
-    std::snprintf(text, sizeof text,
-                  "%s\n  {\"name\": \"%s\", \"shape\": [%s], \"dtype\": \"%s\", \"impl\": \"%s\", \"seconds\": %.9g, "
-                  "\"seconds_median\": %.9g, \"gflops\": %.6g, \"peak_fraction\": %.4g, \"max_rel_err\": %.3g}",
-                  json_.size() > 1 ? "," : "", rival.name.c_str(), sizes.c_str(), rival.dtype.c_str(), rival.impl.c_str(), best,
-                  rival.seconds[rival.seconds.size() / 2], rate, peak > 0 ? rate / peak : 0.0, error);
-    json_ += text;
-    if (peak > 0 && rate > 1.03 * peak) ++impossible_;
-    if (!(error < 0.1)) ++wrong_;
+  /// `peaks` are those of the rival's instruction set, where it is not that of the run.
+  void row(const Rival& rival, const std::vector<Index>& shape, double operations, double error, const Peaks* peaks = nullptr) {
+    write(rival, shape, "gflops", "GFLOP/s", operations, (peaks != nullptr ? *peaks : peaks_).of(rival.dtype), error);
+  }
+  /// A kernel that memory feeds, beside the GB/s of a copy.
+  void bytes_row(const Rival& rival, const std::vector<Index>& shape, double bytes, double copied, double error) {
+    write(rival, shape, "gbytes_per_second", "GB/s", bytes, copied / 1e9, error);
+  }
+  /// A figure of the whole run.
+  void figure(const std::string& name, double value) {
+    std::printf("%s %.3g\n", name.c_str(), value);
+    json_ += std::string(json_.size() > 1 ? "," : "") + "\n  {\"name\": \"" + name + "\", \"value\": " + std::to_string(value) + "}";
   }
   /// Writes the rows where a file is named. The exit status: 1 when it cannot, when a row lies above its peak or is wrong.
   int finish(const std::string& path) const {
@@ -97,6 +97,32 @@ class Report {
   }
 
  private:
+  void write(const Rival& rival, const std::vector<Index>& shape, const char* unit, const char* unit_text, double work, double peak, double error) {
+    const double best = rival.seconds.front(), median = rival.seconds[rival.seconds.size() / 2], rate = work / best / 1e9;
+    const bool copies = std::string(unit) != "gflops";  // a cache may beat the copy
+    std::string sizes;
+    for (Index extent : shape) sizes += (sizes.empty() ? "" : ", ") + std::to_string(extent);
+    const std::string impl = rival.isa.empty() ? rival.impl : rival.impl + " " + rival.isa;
+    char scaling[32] = "";
+    if (rival.scaling > 0) std::snprintf(scaling, sizeof scaling, "  x%.2f", rival.scaling);
+    std::printf("%-18s %-28s %-4s %-11s best %7.1f  median %7.1f %s  %5.1f %% of %s  error %.1e%s\n", rival.name.c_str(), sizes.c_str(),
+                rival.dtype.c_str(), impl.c_str(), rate, work / median / 1e9, unit_text, peak > 0 ? 100 * rate / peak : 0.0,
+                copies ? "a copy" : "peak", error, scaling);
+    std::fflush(stdout);
+    char text[512];
+    std::snprintf(text, sizeof text,
+                  "%s\n  {\"name\": \"%s\", \"shape\": [%s], \"dtype\": \"%s\", \"impl\": \"%s\", \"seconds\": %.9g, "
+                  "\"seconds_median\": %.9g, \"%s\": %.6g, \"%s\": %.4g, \"max_rel_err\": %.3g",
+                  json_.size() > 1 ? "," : "", rival.name.c_str(), sizes.c_str(), rival.dtype.c_str(), rival.impl.c_str(), best, median, unit,
+                  rate, copies ? "copy_fraction" : "peak_fraction", peak > 0 ? rate / peak : 0.0, error);
+    json_ += text;
+    if (!rival.isa.empty()) json_ += ", \"isa\": \"" + rival.isa + "\"";
+    if (rival.scaling > 0) json_ += ", \"scaling\": " + std::to_string(rival.scaling);
+    json_ += "}";
+    if (!copies && peak > 0 && rate > 1.03 * peak) ++impossible_;
+    if (!(error < 0.1)) ++wrong_;
+  }
+
   Peaks peaks_;
   std::string json_ = "[";
   int impossible_ = 0, wrong_ = 0;

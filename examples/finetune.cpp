@@ -5,6 +5,7 @@
 // classifier trained from labels alone and the nearest neighbour in pixels.
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 
 #include <sys/stat.h>
@@ -13,12 +14,13 @@
 
 #include <tenon/clip.hpp>
 
+#include "common/baselines.hpp"
 #include "common/contact_sheet.hpp"
 #include "common/evaluate.hpp"
-#include "common/pairs.hpp"
 #include "common/program.hpp"
 #include "common/progress.hpp"
 #include "common/table.hpp"
+#include "common/trainer.hpp"
 
 namespace {
 
@@ -28,9 +30,9 @@ using namespace tenon::examples;
 struct Options {
   std::string model, data = default_data(), method = "lora", out, json;
   std::vector<std::string> targets;
-  Index rank = 4, bottleneck = 8, length = 8, steps = 500, batch = 64, seeds = 3;
-  double alpha = 8, learning_rate = 0, weight_decay = 0.01, keep = 1.0;
-  bool baselines = true, development = false;
+  Index rank = 6, bottleneck = 8, length = 8, steps = 1500, batch = 64, seeds = 3;
+  double alpha = 12, learning_rate = 0, weight_decay = 0.01, keep = 0.5, average = 0.99;
+  bool baselines = true, development = false, resume = false;
   int threads = 0;
   std::uint64_t seed = 0;
 };
@@ -39,6 +41,15 @@ struct Options {
 struct Measured {
   Accuracy colour, line_art;
 };
+
+/// What the trainings have shown, kept in the state of an interrupted run.
+struct Results {
+  std::vector<Accuracy> colour, line_art, classifier;  // one of each a seed
+  Index trained = 0, total = 0;                        // parameters
+  double seconds = 0;                                  // of tuning with the first seed
+  std::string agreement;
+};
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Results, colour, line_art, classifier, trained, total, seconds, agreement)
 
 Index file_bytes(const std::string& path) {
   struct stat info {};
@@ -72,108 +83,6 @@ std::vector<ParamRef<float>> prepare(Clip<float>& clip, const Options& o, Genera
   return trainable(clip);
 }
 
-/// The labels of some rows, as the targets of a cross-entropy.
-struct Targets {
-  Tensor<std::int32_t> groups, subgroups;
-  Targets(const EmojiSet& set, const std::vector<Index>& ids)
-      : groups(Shape{static_cast<Index>(ids.size())}), subgroups(Shape{static_cast<Index>(ids.size())}) {
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-      groups(i) = static_cast<std::int32_t>(set.rows[static_cast<std::size_t>(ids[i])].group_label);
-      subgroups(i) = static_cast<std::int32_t>(set.rows[static_cast<std::size_t>(ids[i])].subgroup_label);
-    }
-  }
-};
-
-/// Trains a tower on drawings of the training characters: `loss(pooled, ids)` of each batch, stepped through a cosine schedule.
-template <class Loss>
-void train(const ClipVision<float>& tower, const EmojiSet& set, const Options& o, std::vector<ParamRef<float>> list, double rate,
-           double weight_decay, Generator& generator, Progress& progress, Index before, Loss&& loss_of) {
-  AdamW<float> optimizer(std::move(list), {.learning_rate = rate, .beta2 = 0.98, .eps = 1e-6, .weight_decay = weight_decay,
-                                           .decay_vectors = false, .clip_norm = 1.0});
-  optimizer.guard.report = [&](const std::string& text) { progress.note(text); };
-  PairSampler sampler(set, set.split(false, true));
-  const Schedule schedule{Schedule::Kind::cosine, o.steps / 10, o.steps, 0.0};
-  for (Index step = 0; step < o.steps; ++step) {
-    const Pairs pairs = sampler.draw(o.batch, generator);
-    Tensor<float> pictures = augment(pick(set.line_art, pairs.ids), {.ink = 0, .hue = 0}, generator);
-    normalise(pictures);
-    const double keep = 10 * step < 9 * o.steps ? o.keep : 1.0;
-    const Var<float> loss = loss_of(training_features(tower, Var<float>(std::move(pictures)), keep, generator), pairs.ids);
-    const double value = static_cast<double>(loss.item());
-    backward(loss);
-    optimizer.step(schedule(step));
-    progress.update(before + step + 1, "loss " + fixed(value, 3));
-  }
-}
-
-/// Tunes CLIP with its own captions as the classifier (as 2109.01903 tunes its zero-shot head): each drawing is drawn to the
-/// directions of its group, its subgroup and its name among those of all groups, all subgroups and all training characters.
-void tune(Clip<float>& clip, const Tokenizer& tokenizer, const EmojiSet& set, const Options& o, Generator& generator,
-          std::vector<ParamRef<float>> list, Progress& progress, Index before) {
-  const Labels labels(clip, tokenizer, set);
-  std::vector<std::string> names;
-  std::vector<std::int32_t> name_of_row(set.rows.size(), 0);
-  for (Index id : set.split(false, true)) {
-    name_of_row[static_cast<std::size_t>(id)] = static_cast<std::int32_t>(names.size());
-    names.push_back(in_words(set.rows[static_cast<std::size_t>(id)].name));
-  }
-  const Var<float> groups(labels.groups), subgroups(labels.subgroups),
-      characters(zero_shot_directions(clip, tokenizer, names, set.label_templates("name")));
-  train(clip.vision_model, set, o, std::move(list), learning_rate(o), o.weight_decay, generator, progress, before,
-        [&](const Var<float>& pooled, const std::vector<Index>& ids) {
-          const Targets targets(set, ids);
-          auto own = Tensor<std::int32_t>::uninitialized({static_cast<Index>(ids.size())});
-          for (std::size_t i = 0; i < ids.size(); ++i) own(i) = name_of_row[static_cast<std::size_t>(ids[i])];
-          const Var<float> images = l2_normalize(clip.visual_projection(pooled)) * exp(clip.logit_scale->var());
-          return cross_entropy(matmul(images, groups, {.transpose_b = true}), targets.groups) +
-                 cross_entropy(matmul(images, subgroups, {.transpose_b = true}), targets.subgroups) +
-                 cross_entropy(matmul(images, characters, {.transpose_b = true}), own);
-        });
-}
-
-/// A classifier with the same vision tower, from scratch: labels only, same drawings, same steps.
-Accuracy supervised(const Clip<float>& clip, const EmojiSet& set, const Options& o, Generator& generator, Progress& progress, Index before) {
-  ClipVision<float> tower(clip.config.vision_config);
-  tower.initialize(generator);
-  const Index width = clip.config.vision_config.hidden_size;
-  Linear<float> group_head(width, static_cast<Index>(set.groups.size()), generator),
-      subgroup_head(width, static_cast<Index>(set.subgroups.size()), generator);
-  std::vector<ParamRef<float>> list = trainable(tower);
-  for (auto* head : {&group_head, &subgroup_head})
-    for (const auto& ref : trainable(*head)) list.push_back(ref);
-  train(tower, set, o, list, 1e-3, 0.1, generator, progress, before, [&](const Var<float>& pooled, const std::vector<Index>& ids) {
-    const Targets targets(set, ids);
-    return cross_entropy(group_head(pooled), targets.groups) + cross_entropy(subgroup_head(pooled), targets.subgroups);
-  });
-  const NoGrad no_grad;
-  const auto ids = set.split(true, true);
-  Tensor<float> pictures = pick(set.line_art, ids);
-  normalise(pictures);
-  const Var<float> pooled = tower(Var<float>(std::move(pictures))).pooled;
-  return accuracy(set, ids, group_head(pooled).value(), subgroup_head(pooled).value());
-}
-
-/// The label of the training drawing that differs least, pixel by pixel.
-Accuracy nearest_neighbour(const EmojiSet& set) {
-  const auto train = set.split(false, true), held_out = set.split(true, true);
-  constexpr float far = -1e9f;
-  auto groups = Tensor<float>::full({static_cast<Index>(held_out.size()), static_cast<Index>(set.groups.size())}, far);
-  auto subgroups = Tensor<float>::full({static_cast<Index>(held_out.size()), static_cast<Index>(set.subgroups.size())}, far);
-  const Index each = set.line_art.size() / set.line_art.extent(0);
-  parallel_for(static_cast<Index>(held_out.size()), [&](Index n) {
-    const float* a = set.line_art.data() + held_out[static_cast<std::size_t>(n)] * each;
-    for (Index id : train) {
-      const float* b = set.line_art.data() + id * each;
-      float distance = 0;
-      for (Index i = 0; i < each; ++i) distance += (a[i] - b[i]) * (a[i] - b[i]);
-      const Emoji& row = set.rows[static_cast<std::size_t>(id)];
-      groups(n, row.group_label) = std::max(groups(n, row.group_label), -distance);
-      subgroups(n, row.subgroup_label) = std::max(subgroups(n, row.subgroup_label), -distance);
-    }
-  });
-  return accuracy(set, held_out, groups, subgroups);
-}
-
 Measured measure(const Clip<float>& clip, const Tokenizer& tokenizer, const EmojiSet& set) {
   const Labels labels(clip, tokenizer, set);
   return {evaluate(clip, labels, set, set.colour, set.split(true)), evaluate(clip, labels, set, set.line_art, set.split(true, true))};
@@ -188,35 +97,13 @@ std::vector<Index> choices(const Clip<float>& clip, const Tokenizer& tokenizer, 
   return {best.begin(), best.end()};
 }
 
-nlohmann::json as_json(const Accuracy& a) {
-  return {{"group_top1", a.group_top1}, {"group_top5", a.group_top5}, {"subgroup_top1", a.subgroup_top1}, {"subgroup_top5", a.subgroup_top5}};
-}
-nlohmann::json as_json(const Measured& m) { return {{"colour", as_json(m.colour)}, {"line_art", as_json(m.line_art)}}; }
-
-/// The mean of several runs, and half the distance of the extremes.
-struct Spread {
-  Accuracy mean, half_range;
-  explicit Spread(const std::vector<Accuracy>& runs) {
-    for (auto field : {&Accuracy::group_top1, &Accuracy::group_top5, &Accuracy::subgroup_top1, &Accuracy::subgroup_top5}) {
-      double low = 1, high = 0, sum = 0;
-      for (const auto& run : runs) low = std::min(low, run.*field), high = std::max(high, run.*field), sum += run.*field;
-      mean.*field = sum / static_cast<double>(runs.size());
-      half_range.*field = (high - low) / 2;
-    }
-  }
-};
+nlohmann::json as_json(const Measured& m) { return {{"colour", m.colour}, {"line_art", m.line_art}}; }
 
 std::vector<std::string> row(const std::string& name, const Accuracy& mean, const Accuracy* half_range = nullptr) {
   std::vector<std::string> out{name};
-  for (auto field : {&Accuracy::group_top1, &Accuracy::group_top5, &Accuracy::subgroup_top1, &Accuracy::subgroup_top5})
+  for (auto field : Accuracy::fields())
     out.push_back(fixed(100 * (mean.*field), 1) + (half_range != nullptr ? " ± " + fixed(100 * (half_range->*field), 1) : ""));
   return out;
-}
-
-/// Chance: for top k among n labels, k / n.
-Accuracy chance(const EmojiSet& set) {
-  const double groups = static_cast<double>(set.groups.size()), subgroups = static_cast<double>(set.subgroups.size());
-  return {1 / groups, std::min(1.0, 5 / groups), 1 / subgroups, 5 / subgroups, 0};
 }
 
 void save_sheet(const std::string& path, const EmojiSet& set, const std::vector<Index>& before, const std::vector<Index>& after) {
@@ -226,7 +113,7 @@ void save_sheet(const std::string& path, const EmojiSet& set, const std::vector<
     const Emoji& emoji = set.rows[static_cast<std::size_t>(ids[i])];
     const auto label = [&](Index choice) {
       const bool right = choice == emoji.subgroup_label;
-      return Label{(right ? "+ " : "- ") + set.subgroups[static_cast<std::size_t>(choice)], right ? Colour{0, 130, 60} : Colour{190, 40, 30}};
+      return Label{join_text(right ? "+ " : "- ", set.subgroups[static_cast<std::size_t>(choice)]), right ? Colour{0, 130, 60} : Colour{190, 40, 30}};
     };
     const std::vector<Index> one{ids[i]};
     tiles.push_back({as_image(pick(set.line_art, one).reshape({EmojiSet::side, EmojiSet::side, 3})),
@@ -234,6 +121,175 @@ void save_sheet(const std::string& path, const EmojiSet& set, const std::vector<
   }
   save_png(contact_sheet(tiles, {.title = "held-out drawings: name, subgroup chosen before, after", .columns = 8, .letters = 20}), path);
 }
+
+/// CLIP's own captions as a classifier (as 2109.01903 tunes its zero-shot head): a drawing is drawn to the directions of its group,
+/// its subgroup and its name among those of all groups, all subgroups and all training characters.
+class CaptionLoss {
+ public:
+  CaptionLoss(const Clip<float>& clip, const Tokenizer& tokenizer, const EmojiSet& set)
+      : clip_(clip), set_(set), name_of_row_(set.rows.size(), 0) {
+    const Labels labels(clip, tokenizer, set);
+    std::vector<std::string> names;
+    for (Index id : set.split(false, true)) {
+      name_of_row_[static_cast<std::size_t>(id)] = static_cast<std::int32_t>(names.size());
+      names.push_back(in_words(set.rows[static_cast<std::size_t>(id)].name));
+    }
+    groups_ = Var<float>(labels.groups), subgroups_ = Var<float>(labels.subgroups);
+    names_ = Var<float>(zero_shot_directions(clip, tokenizer, names, set.label_templates("name")));
+  }
+
+  Var<float> operator()(const Var<float>& pooled, const std::vector<Index>& ids) const {
+    const Targets targets(set_, ids);
+    auto own = Tensor<std::int32_t>::uninitialized({static_cast<Index>(ids.size())});
+    for (std::size_t i = 0; i < ids.size(); ++i) own(i) = name_of_row_[static_cast<std::size_t>(ids[i])];
+    // Half the scale that the model learnt: it is sure of itself where it has never been, and the loss would be nothing but that.
+    const Var<float> images = l2_normalize(clip_.visual_projection(pooled)) * 15.0f;
+    return cross_entropy(matmul(images, groups_, {.transpose_b = true}), targets.groups) +
+           cross_entropy(matmul(images, subgroups_, {.transpose_b = true}), targets.subgroups) +
+           cross_entropy(matmul(images, names_, {.transpose_b = true}), own);
+  }
+
+ private:
+  const Clip<float>& clip_;
+  const EmojiSet& set_;
+  std::vector<std::int32_t> name_of_row_;
+  Var<float> groups_, subgroups_, names_;
+};
+
+/// The trainings of a run, one after another: for each seed CLIP is tuned, and then the classifier trained from labels.
+class Study {
+ public:
+  Study(const Options& options, const EmojiSet& set, const Tokenizer& tokenizer) : o_(options), set_(set), tokenizer_(tokenizer), generator_(0) {
+    std::filesystem::create_directories(o_.out);
+    if (!o_.resume) return;
+    state_ = resumed(folder(), name());
+    if (!state_) return;
+    training_ = state_->get<Index>("training");
+    results_ = nlohmann::json::parse(state_->values.at("results")).get<Results>();
+  }
+
+  const Results& run() {
+    const Index before = training_ * o_.steps + (state_ ? state_->get<Index>("step") : 0);
+    const Index each = o_.baselines ? 2 : 1, all = each * o_.seeds;
+    Progress progress(o_.method, all * o_.steps, before);
+    for (; training_ < all; ++training_) {
+      if (training_ % each == 0) tune(training_ / each, progress);
+      else classify(progress);
+    }
+    return results_;
+  }
+
+ private:
+  void tune(Index s, Progress& progress) {
+    generator_ = Generator(o_.seed + static_cast<std::uint64_t>(s));
+    Clip<float> clip = load_clip<float>(o_.model);
+    const auto before = s == 0 ? choices(clip, tokenizer_, set_) : std::vector<Index>{};
+    const auto list = prepare(clip, o_, generator_);
+    results_.trained = count(list);
+    results_.total = count(params(clip));
+    train(clip.vision_model, list, learning_rate(o_), o_.weight_decay, progress, CaptionLoss(clip, tokenizer_, set_), s == 0 ? &results_.seconds : nullptr);
+    const Measured after = measure(clip, tokenizer_, set_);
+    results_.colour.push_back(after.colour);
+    results_.line_art.push_back(after.line_art);
+    progress.note(join_text("seed ", o_.seed + static_cast<std::uint64_t>(s), ": line art ", after.line_art.text(), "; colour ", after.colour.text()));
+    if (s == 0) {
+      keep(clip, before);
+      progress.note(join_text("wrote ", o_.out, " and ", o_.out, "/drawings.png"));
+    }
+  }
+
+  /// A classifier with the same vision tower, from scratch: labels only, same drawings, same steps.
+  void classify(Progress& progress) {
+    const ClipConfig config = load_clip<float>(o_.model).config;
+    Classifier<float> classifier(config.vision_config, set_, generator_);
+    train(classifier.tower, trainable(classifier), 1e-3, 0.1, progress,
+          [&](const Var<float>& pooled, const std::vector<Index>& ids) { return classifier.loss(pooled, Targets(set_, ids)); }, nullptr);
+    results_.classifier.push_back(classifier.accuracy_on(set_, set_.line_art, set_.split(true, true)));
+    progress.note("classifier from labels: line art " + results_.classifier.back().text());
+  }
+
+  /// Trains a tower on drawings of the training characters, `loss_of(pooled, ids)` of each batch, through a cosine schedule; the
+  /// average of the weights is what stays. An interrupted training goes on where its state was saved.
+  template <class Loss>
+  void train(const ClipVision<float>& tower, std::vector<ParamRef<float>> list, double rate, double weight_decay, Progress& progress,
+             Loss&& loss_of, double* seconds) {
+    Trainer trainer(std::move(list), {.learning_rate = rate, .beta2 = 0.98, .eps = 1e-6, .weight_decay = weight_decay, .decay_vectors = false,
+                                      .clip_norm = 1.0}, o_.average, set_.split(false, true));
+    trainer.optimizer.guard.report = [&](const std::string& text) { progress.note(text); };
+    if (state_) trainer.restore(*state_, generator_);
+    state_.reset();
+    const Schedule schedule{Schedule::Kind::cosine, o_.steps / 10, o_.steps, 0.0};
+    const Index every = std::max<Index>(1, o_.steps / 10);
+    auto start = std::chrono::steady_clock::now();
+    while (trainer.steps() < o_.steps) {
+      std::vector<Index> ids;
+      while (static_cast<Index>(ids.size()) < o_.batch) ids.push_back(trainer.rounds.next(generator_));
+      Tensor<float> pictures = augment(pick(set_.line_art, ids), {.ink = 0, .hue = 0}, generator_);
+      normalise(pictures);
+      const double keep = 10 * trainer.steps() < 9 * o_.steps ? o_.keep : 1.0;
+      const Var<float> loss = loss_of(training_features(tower, Var<float>(std::move(pictures)), keep, generator_), ids);
+      const double value = trainer.step(loss, schedule(trainer.steps()), [] {});
+      progress.update(training_ * o_.steps + trainer.steps(), "loss " + fixed(value, 3));
+      if (trainer.steps() % every != 0 && trainer.steps() != o_.steps) continue;
+      const auto now = std::chrono::steady_clock::now();
+      if (seconds != nullptr) *seconds += std::chrono::duration<double>(now - start).count();
+      start = now;
+      save(trainer);
+    }
+    trainer.average.swap();
+  }
+
+  /// Of the first seed: the adapter or model, whether merging it changes a choice, and the sheet of drawings.
+  void keep(Clip<float>& clip, const std::vector<Index>& before) {
+    Tensor<float> apart, together;
+    const auto after = choices(clip, tokenizer_, set_, &apart);
+    if (o_.method == "full") {
+      save_clip(clip, o_.out, DType::f16);
+      save_tokenizer(o_.out, tokenizer_);
+    } else {
+      save_adapter(clip, o_.out, "default", DType::f16);
+    }
+    if (o_.method == "lora") {
+      merge(clip);
+      const auto merged = choices(clip, tokenizer_, set_, &together);
+      double difference = 0;
+      for (Index i = 0; i < apart.size(); ++i)
+        difference = std::max(difference, static_cast<double>(std::abs(apart.data()[i] - together.data()[i])));
+      check(merged == after, "finetune", "merged and unmerged predictions differ, by up to ", difference);
+      char text[96];
+      std::snprintf(text, sizeof text, "Merged and unmerged choose the same for all %zu drawings (probabilities within %.1e).\n", after.size(), difference);
+      results_.agreement = text;
+    }
+    save_sheet(o_.out + "/drawings.png", set_, before, after);
+  }
+
+  void save(Trainer& trainer) {
+    State state;
+    trainer.save(state, generator_);
+    state.set("training", training_);
+    state.values["results"] = nlohmann::json(results_).dump();
+    state.values["run"] = name();
+    save_state(folder(), state);
+  }
+
+  std::string folder() const { return o_.out + "/state"; }
+  /// All options that change what a run computes.
+  std::string name() const {
+    std::string targets;
+    for (const auto& target : o_.targets) targets += " target " + target;
+    return join_text("model ", o_.model, " data ", o_.data, " method ", o_.method, targets, " rank ", o_.rank, " alpha ", o_.alpha, " bottleneck ",
+                     o_.bottleneck, " length ", o_.length, " steps ", o_.steps, " batch ", o_.batch, " keep ", o_.keep, " lr ", learning_rate(o_),
+                     " seed ", o_.seed, " seeds ", o_.seeds, o_.baselines ? "" : " no-baselines", o_.development ? " development" : "");
+  }
+
+  Options o_;
+  const EmojiSet& set_;
+  const Tokenizer& tokenizer_;
+  Generator generator_;
+  Index training_ = 0;  // how many are behind us
+  Results results_;
+  std::optional<State> state_;  // of the training that was interrupted
+};
 
 void run(const Options& o) {
   const ThreadScope threads(o.threads);
@@ -255,82 +311,39 @@ void run(const Options& o) {
   first.add(row("chance", chance(set)));
   std::cout << first.text() << '\n' << std::flush;
 
-  std::vector<Accuracy> colour, line_art, baseline;
-  Index trained = 0, total = 0, bytes = 0;
-  double seconds = 0, merged_difference = 0;
-  std::string agreement;
-  Progress progress(o.method, (o.baselines ? 2 : 1) * o.seeds * o.steps);
-  for (Index s = 0; s < o.seeds; ++s) {
-    Generator generator(o.seed + static_cast<std::uint64_t>(s));
-    Clip<float> clip = load_clip<float>(o.model);
-    const std::vector<Index> chosen_before = s == 0 ? choices(clip, tokenizer, set) : std::vector<Index>{};
-    const auto list = prepare(clip, o, generator);
-    trained = count(list);
-    total = count(params(clip));
-    const auto start = std::chrono::steady_clock::now();
-    tune(clip, tokenizer, set, o, generator, list, progress, (o.baselines ? 2 : 1) * s * o.steps);
-    if (s == 0) seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    const Measured after = measure(clip, tokenizer, set);
-    colour.push_back(after.colour);
-    line_art.push_back(after.line_art);
-    if (o.baselines) baseline.push_back(supervised(clip, set, o, generator, progress, (2 * s + 1) * o.steps));
-    if (s != 0) continue;
-
-    Tensor<float> apart, together;
-    const auto chosen_after = choices(clip, tokenizer, set, &apart);
-    if (o.method == "full") {
-      save_clip(clip, o.out, DType::f16);
-      save_tokenizer(o.out, tokenizer);
-      bytes = file_bytes(o.out + "/model.safetensors");
-    } else {
-      save_adapter(clip, o.out, "default", DType::f16);
-      bytes = file_bytes(o.out + "/adapter_model.safetensors");
-    }
-    if (o.method == "lora") {
-      merge(clip);
-      const auto chosen_merged = choices(clip, tokenizer, set, &together);
-      for (Index i = 0; i < apart.size(); ++i)
-        merged_difference = std::max(merged_difference, static_cast<double>(std::abs(apart.data()[i] - together.data()[i])));
-      check(chosen_merged == chosen_after, "finetune", "merged and unmerged predictions differ, by up to ", merged_difference);
-      char text[96];
-      std::snprintf(text, sizeof text, "Merged and unmerged choose the same for all %zu drawings (probabilities within %.1e).\n", drawn.size(),
-                    merged_difference);
-      agreement = text;
-    }
-    save_sheet(o.out + "/drawings.png", set, chosen_before, chosen_after);
-  }
-  progress.finish();
-
-  const Spread colour_after(colour), line_art_after(line_art);
+  Study study(o, set, tokenizer);
+  const Results& results = study.run();
+  const Spread colour_after(results.colour), line_art_after(results.line_art);
   Table second(heading);
   second.add(row("colour", colour_after.mean, &colour_after.half_range));
   second.add(row("line art", line_art_after.mean, &line_art_after.half_range));
   const Accuracy nearest = nearest_neighbour(set);
   if (o.baselines) {
-    const Spread classifier(baseline);
+    const Spread classifier(results.classifier);
     second.add(row("line art, classifier from labels", classifier.mean, &classifier.half_range));
   }
   second.add(row("line art, nearest pixels", nearest));
   second.add(row("chance", chance(set)));
   std::cout << "After " << o.steps << " steps of " << o.method << " on the drawings of " << set.split(false, true).size() << " training characters ("
-            << fixed(seconds, 0) << " s; mean of " << o.seeds << " seeds ± half the range):\n\n"
+            << fixed(results.seconds, 0) << " s; mean of " << o.seeds << " seeds ± half the range):\n\n"
             << second.text() << '\n';
+  const Index bytes = file_bytes(o.out + (o.method == "full" ? "/model.safetensors" : "/adapter_model.safetensors"));
   const Index model_bytes = file_bytes(o.model + "/model.safetensors");
-  std::cout << "Trained " << trained << " parameters beside the model's " << total << " (" << fixed(100.0 * static_cast<double>(trained) / static_cast<double>(total), 1)
+  std::cout << "Trained " << results.trained << " parameters beside the model's " << results.total << " (" << fixed(100.0 * static_cast<double>(results.trained) / static_cast<double>(results.total), 1)
             << " %); the file has " << bytes << " bytes beside the model's " << model_bytes << ".\n"
-            << agreement << "Wrote " << o.out << " and " << o.out << "/drawings.png: held-out drawings with the subgroup chosen before and after.\n";
+            << results.agreement << "Wrote " << o.out << " and " << o.out << "/drawings.png: held-out drawings with the subgroup chosen before and after.\n";
   if (!o.json.empty()) {
     nlohmann::json out = {{"before", as_json(before)},
-                          {"after", {{"colour", as_json(colour_after.mean)}, {"line_art", as_json(line_art_after.mean)}}},
-                          {"nearest_pixels", as_json(nearest)},
-                          {"adapter_parameters", trained},
+                          {"after", {{"colour", colour_after.mean}, {"line_art", line_art_after.mean}}},
+                          {"nearest_pixels", nearest},
+                          {"adapter_parameters", results.trained},
                           {"adapter_bytes", bytes},
-                          {"model_parameters", total},
+                          {"model_parameters", results.total},
                           {"model_bytes", model_bytes},
-                          {"seconds", seconds},
+                          {"seconds", results.seconds},
                           {"method", o.method},
                           {"seeds", o.seeds}};
-    if (o.baselines) out["supervised"] = as_json(Spread(baseline).mean);
+    if (o.baselines) out["supervised"] = Spread(results.classifier).mean;
     save_json(o.json, out);
   }
 }
@@ -357,7 +370,8 @@ int main(int argc, char** argv) {
   app.add_option("--seed", o.seed, "First seed")->capture_default_str();
   app.add_option("--seeds", o.seeds, "Runs, with seeds s, s + 1, ...")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--threads", o.threads, "Threads (0: all available)")->capture_default_str();
-  app.add_option("--out", o.out, "Folder for the adapter (default: line-art-METHOD)");
+  app.add_flag("--resume", o.resume, "Go on with an interrupted run, from the state in the --out folder");
+  app.add_option("--out", o.out, "Folder for the adapter, the sheet and the state of the run (default: line-art-METHOD)");
   app.add_option("--json", o.json, "File for the numbers");
   return run_program(app, argc, argv, [&] {
     if (o.model.empty()) o.model = o.data + "/clip";

@@ -1,4 +1,5 @@
 // pretrain clip: trains the small CLIP that ships, from the emoji in examples/data, and writes it as a Hugging Face folder.
+// pretrain diffusion: see common/diffusion_pretrain.hpp.
 //
 // The recipe is CLIP's (2103.00020) with patch dropout (FLIP, 2212.00794), an average of the weights, and a loss that leaves
 // out captions that are true of several pictures of a batch (common/pairs.hpp).
@@ -9,13 +10,13 @@
 #include <CLI/CLI.hpp>
 
 #include <tenon/clip.hpp>
-#include <tenon/io/state.hpp>
 
+#include "common/diffusion_pretrain.hpp"
 #include "common/evaluate.hpp"
-#include "common/pairs.hpp"
 #include "common/plot.hpp"
 #include "common/program.hpp"
 #include "common/progress.hpp"
+#include "common/trainer.hpp"
 
 namespace {
 
@@ -35,10 +36,9 @@ class Training {
  public:
   Training(const Options& options, const EmojiSet& set, const Tokenizer& tokenizer)
       : options_(options), set_(set), tokenizer_(tokenizer), generator_(options.seed), clip_(config(options, tokenizer), generator_),
-        optimizer_(trainable(clip_), {.learning_rate = options.learning_rate, .beta2 = 0.98, .eps = 1e-6, .weight_decay = 0.1,
-                                      .decay_vectors = false, .clip_norm = 1.0}),
-        ema_(params(clip_), options.ema), sampler_(set, set.split(false)) {
-    optimizer_.guard.report = [](const std::string& text) { std::cerr << text << '\n'; };
+        trainer_(trainable(clip_), {.learning_rate = options.learning_rate, .beta2 = 0.98, .eps = 1e-6, .weight_decay = 0.1,
+                                    .decay_vectors = false, .clip_norm = 1.0}, options.ema, set.split(false)) {
+    trainer_.optimizer.guard.report = [](const std::string& text) { std::cerr << text << '\n'; };
   }
 
   static ClipConfig config(const Options& o, const Tokenizer& tokenizer) {
@@ -55,69 +55,39 @@ class Training {
 
   /// One step; returns its loss.
   double step() {
-    const Pairs pairs = sampler_.draw(options_.batch, generator_);
+    const Pairs pairs = draw_pairs(set_, trainer_.rounds, options_.batch, generator_);
     Tensor<float> pictures = augment(pick(set_.colour, pairs.ids), {}, generator_);
     normalise(pictures);
     const double whole_from = (1 - options_.whole) * static_cast<double>(options_.steps);
-    const double keep = static_cast<double>(step_) < whole_from ? options_.keep : 1.0;
+    const double keep = static_cast<double>(trainer_.steps()) < whole_from ? options_.keep : 1.0;
     const Var<float> images = clip_.visual_projection(training_features(clip_.vision_model, Var<float>(std::move(pictures)), keep, generator_));
     const Var<float> texts = clip_.text_features(tokenize(clip_, tokenizer_, pairs.captions));
     const Var<float> loss = pair_loss(clip_, set_, pairs, images, texts);
-    const double value = static_cast<double>(loss.item());
-    backward(loss);
     const Schedule schedule{Schedule::Kind::cosine, std::min<Index>(100, options_.steps / 10), options_.steps, 0.0};
-    if (!optimizer_.step(schedule(step_)).skipped) {
-      clip_.clamp_logit_scale();
-      ema_.update();
-    }
-    ++step_;
-    return value;
+    return trainer_.step(loss, schedule(trainer_.steps()), [&] { clip_.clamp_logit_scale(); });
   }
 
-  Index steps_done() const { return step_; }
+  Index steps_done() const { return trainer_.steps(); }
   Clip<float>& clip() { return clip_; }
   /// Runs `f` with the averaged weights in place.
   template <class F>
   void averaged(F&& f) {
-    ema_.swap();
-    f();
-    ema_.swap();
+    trainer_.averaged(f);
   }
 
   State state(const std::vector<double>& losses) {
     State out;
-    for (const auto& ref : params(clip_)) out.tensors["model." + ref.path] = raw_copy(ref.weight->value());
-    for (const auto& [name, moment] : optimizer_.state()) out.tensors["optimizer." + name] = raw_copy(moment);
-    for (std::size_t i = 0; i < ema_.averages().size(); ++i) out.tensors["ema." + ema_.params()[i].path] = raw_copy(ema_.averages()[i]);
-    out.tensors["order"] = raw_copy(Tensor<Index>(Shape{static_cast<Index>(sampler_.order().size())}, sampler_.order()));
+    trainer_.save(out, generator_);
     out.tensors["losses"] = raw_copy(Tensor<double>(Shape{static_cast<Index>(losses.size())}, losses));
-    out.set("generator", generator_);
-    out.set("step", step_);
-    out.set("optimizer.steps", optimizer_.steps());
-    out.set("ema.updates", ema_.updates());
     out.values["run"] = run_name();
     return out;
   }
-  std::vector<double> restore(const State& state) {
-    check<FileError>(state.values.contains("run") && state.values.at("run") == run_name(), "pretrain",
-                     options_.state, ": this run was started with other options; give the same ones, or leave out --resume");
-    const auto tensor = [&](const std::string& name) {
-      const auto at = state.tensors.find(name);
-      check<FileError>(at != state.tensors.end(), "pretrain", options_.state, ": the saved state lacks ", name);
-      return at->second;
-    };
-    for (const auto& ref : params(clip_)) ref.weight->update([&](Tensor<float>& value) { value = cast<float>(tensor("model." + ref.path)); });
-    std::map<std::string, Tensor<float>> moments;
-    for (const auto& [name, moment] : optimizer_.state()) moments.emplace(name, cast<float>(tensor("optimizer." + name)));
-    optimizer_.restore(moments, state.get<Index>("optimizer.steps"));
-    std::vector<Tensor<float>> averages;
-    for (const auto& ref : ema_.params()) averages.push_back(cast<float>(tensor("ema." + ref.path)));
-    ema_.restore(std::move(averages), state.get<Index>("ema.updates"));
-    const Tensor<Index> order = cast<Index>(tensor("order"));
-    sampler_.order().assign(order.begin(), order.end());
-    state.get("generator", generator_);
-    step_ = state.get<Index>("step");
-    const Tensor<double> losses = cast<double>(tensor("losses"));
+  /// Goes on where a saved run stopped, if there is one; returns its losses. Throws FileError when its options were others.
+  std::vector<double> resume() {
+    const auto state = resumed(options_.state, run_name());
+    if (!state) return {};
+    trainer_.restore(*state, generator_);
+    const Tensor<double> losses = Trainer::saved<double>(*state, "losses");
     return {losses.begin(), losses.end()};
   }
 
@@ -133,10 +103,7 @@ class Training {
   const Tokenizer& tokenizer_;
   Generator generator_;
   Clip<float> clip_;
-  AdamW<float> optimizer_;
-  Ema<float> ema_;
-  PairSampler sampler_;
-  Index step_ = 0;
+  Trainer trainer_;
 };
 
 /// The tokenizer that ships: merges learnt from the captions of the training characters.
@@ -154,12 +121,8 @@ void run(const Options& options) {
   const Tokenizer tokenizer = train_tokenizer(set, options);
   Training training(options, set, tokenizer);
   std::vector<double> losses;
-  if (options.resume) {
-    if (const auto state = load_state(options.state)) {
-      losses = training.restore(*state);
-      std::cerr << "resumed at step " << training.steps_done() << " of " << options.steps << '\n';
-    }
-  }
+  if (options.resume) losses = training.resume();
+  if (training.steps_done() > 0) std::cerr << "resumed at step " << training.steps_done() << " of " << options.steps << '\n';
   std::cerr << set.split(false).size() << " training pictures, " << set.split(true).size() << " held out; " << tokenizer.size() << " tokens; "
             << count(params(training.clip())) << " parameters\n";
 
@@ -204,7 +167,32 @@ int main(int argc, char** argv) {
   clip->add_option("--seed", options.seed, "Seed")->capture_default_str();
   clip->add_option("--threads", options.threads, "Threads (0: all available)")->capture_default_str();
   clip->add_flag("--resume", options.resume, "Go on with an interrupted run");
+
+  DiffusionPretrainOptions latent;
+  auto* diffusion = app.add_subcommand("diffusion", "The latent diffusion model of pictures from words.");
+  diffusion->add_option("--data", latent.data, "Folder of the emoji set")->capture_default_str();
+  diffusion->add_option("--clip", latent.clip, "Folder of the CLIP whose text tower is used (default: DATA/clip)");
+  diffusion->add_option("--out", latent.out, "Folder for the model (default: DATA/diffusion)");
+  diffusion->add_option("--vae-steps", latent.vae_steps, "Training steps of the autoencoder")->capture_default_str()->check(CLI::PositiveNumber);
+  diffusion->add_option("--vae-batch", latent.vae_batch, "Pictures of each")->capture_default_str()->check(CLI::PositiveNumber);
+  diffusion->add_option("--vae-lr", latent.vae_learning_rate, "Its highest learning rate")->capture_default_str();
+  diffusion->add_option("--steps", latent.steps, "Training steps of the U-Net")->capture_default_str()->check(CLI::PositiveNumber);
+  diffusion->add_option("--batch", latent.batch, "Pictures of each")->capture_default_str()->check(CLI::PositiveNumber);
+  diffusion->add_option("--lr", latent.learning_rate, "Its highest learning rate")->capture_default_str();
+  diffusion->add_option("--width", latent.width, "Its channels at full size, a multiple of 8")->capture_default_str();
+  diffusion->add_option("--views", latent.views, "Latents kept of each picture: as it is, and moved a little")->capture_default_str()->check(CLI::PositiveNumber);
+  diffusion->add_option("--ema", latent.ema, "Decay of the average of its weights")->capture_default_str()->check(CLI::Range(0.0, 1.0));
+  diffusion->add_option("--caption-dropout", latent.caption_dropout, "Share of captions left out, for guidance")->capture_default_str()->check(CLI::Range(0.0, 1.0));
+  diffusion->add_option("--min-snr", latent.snr_gamma, "Gamma of the weights")->capture_default_str()->check(CLI::PositiveNumber);
+  diffusion->add_option("--guidance", latent.guidance, "Guidance of the sample pictures")->capture_default_str();
+  diffusion->add_option("--seed", latent.seed, "Seed")->capture_default_str();
+  diffusion->add_option("--threads", latent.threads, "Threads (0: all available)")->capture_default_str();
+  diffusion->add_flag("--resume", latent.resume, "Go on with an interrupted run");
   return run_program(app, argc, argv, [&] {
+    if (diffusion->parsed()) {
+      pretrain_diffusion(latent);
+      return;
+    }
     if (options.out.empty()) options.out = options.data + "/clip";
     options.state = options.out + ".state";
     run(options);

@@ -1,4 +1,9 @@
-"""Times CLIP ViT-B/32 (random weights) in torch and, where it is installed, OpenVINO: peers.py THREADS OUT.json"""
+"""Runs CLIP ViT-B/32 (random weights) in torch and, where it is installed, OpenVINO, one call at a time: peers.py THREADS
+
+Prints the calls that it knows as one line of JSON; then, for each line of standard input, a number, runs that call once and
+prints its seconds. So a benchmark can take turns with it.
+"""
+import copy
 import json
 import sys
 import time
@@ -8,24 +13,16 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 warnings.filterwarnings("ignore")  # what tracing and renamed options say
-threads, out = int(sys.argv[1]), sys.argv[2]
+threads = int(sys.argv[1])
 torch.set_num_threads(threads)
 torch.manual_seed(0)
-model = CLIPModel(CLIPConfig()).eval()
-rows = []
+calls = []
 
 
-def row(name, shape, dtype, impl, run, repeats):
+def add(name, shape, dtype, impl, run):
     for _ in range(2):
         run()
-    seconds = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - begin)
-    seconds.sort()
-    rows.append(dict(name=name, shape=shape, dtype=dtype, impl=impl, seconds=seconds[0], seconds_median=seconds[len(seconds) // 2]))
-    print(f"{name:28} {dtype:5} {impl:9} best {1e3 * seconds[0]:8.2f}  median {1e3 * seconds[len(seconds) // 2]:8.2f} ms", flush=True)
+    calls.append((dict(name=name, shape=shape, dtype=dtype, impl=impl), run))
 
 
 def inputs(batch, dtype=torch.float32):
@@ -36,7 +33,7 @@ def inputs(batch, dtype=torch.float32):
 
 
 class Image(torch.nn.Module):
-    def __init__(self):
+    def __init__(self, model):
         super().__init__()
         self.vision, self.projection = model.vision_model, model.visual_projection
 
@@ -44,37 +41,43 @@ class Image(torch.nn.Module):
         return self.projection(self.vision(pixel_values=pixels).pooler_output)
 
 
-def measure_torch(dtype, label):
-    model.to(dtype)
-    image = Image()
-    with torch.inference_mode():
-        for batch, repeats in ((1, 21), (32, 5)):
-            pixels, ids = inputs(batch, dtype)
-            row(f"clip_b32_image_b{batch}", [batch, 224, 224, 3], label, "torch", lambda: image(pixels), repeats)
-            for tokens in (77, 8):
-                short = ids[:, :tokens]
-                row(f"clip_b32_text{tokens}_b{batch}", [batch, tokens], label, "torch",
-                    lambda: model.text_projection(model.text_model(input_ids=short).pooler_output), repeats)
+def text(model, ids):
+    return model.text_projection(model.text_model(input_ids=ids).pooler_output)
 
 
-def measure_openvino():
+def add_torch(model, dtype, label):
+    image = Image(model)
+    for batch in (1, 32):
+        pixels, ids = inputs(batch, dtype)
+        add(f"clip_b32_image_b{batch}", [batch, 224, 224, 3], label, "torch", lambda pixels=pixels: image(pixels))
+        for tokens in (77, 8):
+            add(f"clip_b32_text{tokens}_b{batch}", [batch, tokens], label, "torch", lambda ids=ids[:, :tokens]: text(model, ids))
+
+
+def add_openvino(model):
     try:
         import openvino as ov
     except ImportError:
-        print("openvino is not installed: left out")
+        print("openvino is not installed: left out", file=sys.stderr)
         return
     core = ov.Core()
-    for batch, repeats in ((1, 21), (32, 5)):
+    for batch in (1, 32):
         pixels, _ = inputs(batch)
-        graph = ov.convert_model(Image().eval(), example_input=pixels, input=[list(pixels.shape)])
+        graph = ov.convert_model(Image(model).eval(), example_input=pixels, input=[list(pixels.shape)])
         for label in ("f32", "bf16"):
             compiled = core.compile_model(graph, "CPU", {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": label, "PERFORMANCE_HINT": "LATENCY"})
-            request, data = compiled.create_infer_request(), pixels.numpy()
-            row(f"clip_b32_image_b{batch}", [batch, 224, 224, 3], label, "openvino", lambda: request.infer([data]), repeats)
+            add(f"clip_b32_image_b{batch}", [batch, 224, 224, 3], label, "openvino",
+                lambda request=compiled.create_infer_request(), data=pixels.numpy(): request.infer([data]))
 
 
-measure_torch(torch.float32, "f32")
-measure_openvino()
-measure_torch(torch.bfloat16, "bf16")
-with open(out, "w") as file:
-    json.dump(rows, file)
+with torch.inference_mode():
+    model = CLIPModel(CLIPConfig()).eval()
+    add_openvino(model)
+    add_torch(model, torch.float32, "f32")
+    add_torch(copy.deepcopy(model).to(torch.bfloat16), torch.bfloat16, "bf16")
+    print(json.dumps([row for row, _ in calls]), flush=True)
+    for line in sys.stdin:
+        run = calls[int(line)][1]
+        begin = time.perf_counter()
+        run()
+        print(time.perf_counter() - begin, flush=True)

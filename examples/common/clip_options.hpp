@@ -112,21 +112,22 @@ inline std::vector<std::string> named_templates(const std::string& name) {
 }
 
 /// Features of picture files with a progress bar, a line on stderr for each broken one, and their count at the end.
-/// Throws FileError when none could be read.
+/// Throws FileError, which tells of the first, when none could be read.
 inline EmbeddedFiles<float> embed_pictures(const ClipPipeline<float>& clip, const std::vector<std::string>& files, const ClipOptions& o, bool normalize) {
   EmbeddedFiles<float> out;
   {
     std::optional<Progress> progress;
     const auto start = std::chrono::steady_clock::now();
-    out = clip.embed_files(files, {.batch = o.batch, .normalize = normalize, .image = {.orient = o.exif}, .progress = [&](Index done) {
+    out = clip.embed_files(files, {.batch = o.batch, .normalize = normalize, .image = {.orient = o.exif, .on_white = true}, .progress = [&](Index done) {
                              if (!progress && std::chrono::steady_clock::now() - start > std::chrono::seconds(1) && done < static_cast<Index>(files.size()))
                                progress.emplace("pictures", static_cast<std::int64_t>(files.size()), done);
                              if (progress) progress->update(done);
                            }});
   }
+  check<FileError>(out.errors.empty() || !out.read.empty(), "pictures", "expected at least one picture that can be read; the first: ",
+                   out.errors.empty() ? "" : out.errors.front());
   for (const auto& error : out.errors) std::cerr << error << '\n';
   if (!out.errors.empty()) std::cerr << out.errors.size() << " of " << files.size() << " pictures could not be read and were left out\n";
-  check<FileError>(out.errors.empty() || !out.read.empty(), "pictures", "none of the ", files.size(), " pictures could be read");
   return out;
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 // Zero-shot accuracy among the groups and the subgroups of the emoji.
+#include <array>
+
 #include "emoji.hpp"
 #include "program.hpp"
 
@@ -10,12 +12,39 @@ struct Accuracy {
   double group_top1 = 0, group_top5 = 0, subgroup_top1 = 0, subgroup_top5 = 0;
   Index pictures = 0;
 
+  static constexpr auto fields() { return std::array{&Accuracy::group_top1, &Accuracy::group_top5, &Accuracy::subgroup_top1, &Accuracy::subgroup_top5}; }
   /// `groups 51.2 % (top 5 91.0 %), subgroups 37.0 % (60.1 %)`
   std::string text() const {
     return "groups " + fixed(100 * group_top1, 1) + " % (top 5 " + fixed(100 * group_top5, 1) + " %), subgroups " + fixed(100 * subgroup_top1, 1) +
            " % (" + fixed(100 * subgroup_top5, 1) + " %)";
   }
 };
+
+inline void to_json(nlohmann::json& out, const Accuracy& a) {
+  out = {{"group_top1", a.group_top1}, {"group_top5", a.group_top5}, {"subgroup_top1", a.subgroup_top1}, {"subgroup_top5", a.subgroup_top5}};
+}
+inline void from_json(const nlohmann::json& in, Accuracy& a) {
+  a = {in.at("group_top1"), in.at("group_top5"), in.at("subgroup_top1"), in.at("subgroup_top5"), 0};
+}
+
+/// The mean of several runs, and half the distance of the extremes.
+struct Spread {
+  Accuracy mean, half_range;
+  explicit Spread(const std::vector<Accuracy>& runs) {
+    for (auto field : Accuracy::fields()) {
+      double low = 1, high = 0, sum = 0;
+      for (const auto& run : runs) low = std::min(low, run.*field), high = std::max(high, run.*field), sum += run.*field;
+      mean.*field = sum / static_cast<double>(runs.size());
+      half_range.*field = (high - low) / 2;
+    }
+  }
+};
+
+/// Chance: for top k among n labels, k / n.
+inline Accuracy chance(const EmojiSet& set) {
+  const double groups = static_cast<double>(set.groups.size()), subgroups = static_cast<double>(set.subgroups.size());
+  return {1 / groups, std::min(1.0, 5 / groups), 1 / subgroups, 5 / subgroups, 0};
+}
 
 /// Whether the wanted label is among the `k` highest scores of each row [N, labels]; ties go to the lower label.
 inline double top_share(const Tensor<float>& scores, const std::vector<Index>& wanted, Index k) {

@@ -12,29 +12,35 @@ struct Pairs {
   std::vector<std::string> captions;
 };
 
-/// Draws batches: every row once in random order before any comes again, each with a random template.
-class PairSampler {
+/// Draws ids: every one once in random order before any comes again.
+class Rounds {
  public:
-  PairSampler(const EmojiSet& set, std::vector<Index> ids) : set_(set), ids_(std::move(ids)) {}
+  explicit Rounds(std::vector<Index> ids) : ids_(std::move(ids)) {}
 
-  Pairs draw(Index batch, Generator& generator) {
-    Pairs out;
-    while (static_cast<Index>(out.ids.size()) < batch) {
-      if (order_.empty()) order_ = permutation(static_cast<Index>(ids_.size()), generator);
-      out.ids.push_back(ids_[static_cast<std::size_t>(order_.back())]);
-      order_.pop_back();
-      out.templates.push_back(static_cast<std::size_t>(generator.integer(0, static_cast<std::int64_t>(set_.captions.size()))));
-      out.captions.push_back(set_.caption(out.ids.back(), out.templates.back()));
-    }
-    return out;
+  Index next(Generator& generator) {
+    if (order_.empty()) order_ = permutation(static_cast<Index>(ids_.size()), generator);
+    const Index id = ids_[static_cast<std::size_t>(order_.back())];
+    order_.pop_back();
+    return id;
   }
-  /// Rows still to come in this round; with the generator's state all that a resumed run needs.
+  /// Places still to come in this round; with the generator's state all that a resumed run needs.
   std::vector<Index>& order() { return order_; }
+  const std::vector<Index>& order() const { return order_; }
 
  private:
-  const EmojiSet& set_;
   std::vector<Index> ids_, order_;
 };
+
+/// The next rows, each with a random template.
+inline Pairs draw_pairs(const EmojiSet& set, Rounds& rounds, Index batch, Generator& generator) {
+  Pairs out;
+  for (Index i = 0; i < batch; ++i) {
+    out.ids.push_back(rounds.next(generator));
+    out.templates.push_back(static_cast<std::size_t>(generator.integer(0, static_cast<std::int64_t>(set.captions.size()))));
+    out.captions.push_back(set.caption(out.ids.back(), out.templates.back()));
+  }
+  return out;
+}
 
 /// Where a caption is true of another picture of the batch too: [N, N], false on the diagonal.
 inline Tensor<bool> also_true(const EmojiSet& set, const Pairs& pairs) {

@@ -24,8 +24,9 @@ class Table {
       std::string line, rule;
       for (std::size_t i = 0; i < widths.size(); ++i) {
         const std::string blanks(widths[i] - length(rows_[r][i]), ' ');
-        line += (i > 0 ? "  " : "") + (i > 0 ? blanks + rows_[r][i] : rows_[r][i] + blanks);
-        rule += (i > 0 ? "  " : "") + std::string(widths[i], '-');
+        if (i > 0) line += "  ", rule += "  ";
+        line += i > 0 ? blanks + rows_[r][i] : rows_[r][i] + blanks;
+        rule += std::string(widths[i], '-');
       }
       line.erase(line.find_last_not_of(' ') + 1);
       out += line + '\n';

@@ -37,9 +37,16 @@ class Model(torch.nn.Module):
         self.conv = torch.nn.Conv2d(6, 8, 3, stride=2, padding=1)
         self.point = torch.nn.Conv2d(6, 8, 1)
         self.grouped = torch.nn.Conv2d(6, 8, 3, padding=1, groups=2)
+        self.table = torch.nn.Embedding(9, 10)
+        self.norm = torch.nn.LayerNorm(12)
+        self.group = torch.nn.GroupNorm(3, 6)
+        for p in [*self.norm.parameters(), *self.group.parameters()]:
+            torch.nn.init.normal_(p, 0.5, 0.5)
 
     def forward(self, tokens, picture):
-        return {n: getattr(self, n)(tokens if n in ("linear", "bare") else picture) for n in ("linear", "bare", "conv", "point", "grouped")}
+        ids = torch.tensor([[4, 0, 8], [4, 4, 2]])
+        inputs = {"linear": tokens, "bare": tokens, "norm": tokens, "table": ids}
+        return {n: layer(inputs.get(n, picture)) for n, layer in self.named_children()}
 
 
 def last(y):
@@ -64,6 +71,9 @@ def method(name, config, seed):
     tuned.save_pretrained(folder)
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = None
+    for key in ("target_modules", "feedforward_modules"):  # sets, in an order of chance
+        if config.get(key):
+            config[key] = sorted(config[key])
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     (folder / "README.md").unlink(missing_ok=True)
     tuned = tuned.double()
@@ -96,6 +106,7 @@ def methods():
     method("lokr_both", LoKrConfig(r=1, alpha=3, target_modules=every, decompose_both=True, decompose_factor=2, use_effective_conv2d=True), 8)
     method("lokr_full", LoKrConfig(r=8, alpha=3, target_modules=every), 9)
     method("lora_bias", LoraConfig(r=3, lora_alpha=5, lora_bias=True, target_modules=["linear", "conv"]), 10)
+    method("dora_table", LoraConfig(r=3, lora_alpha=5, use_dora=True, target_modules=["table", "point"]), 12)
     method("bias_only", LoraConfig(r=3, lora_alpha=5, bias="lora_only", target_modules=["linear", "conv"]), 11)
 
 

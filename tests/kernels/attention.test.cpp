@@ -25,7 +25,8 @@ constexpr Case cases[] = {
     {1, 1, 1, 1, 1, 0, false, false, false},     {2, 3, 5, 7, 3, 0, false, false, false},   {1, 2, 33, 33, 17, 0, true, false, true},
     {2, 2, 50, 77, 64, 0, false, true, false},   {3, 2, 31, 9, 40, 3, false, true, false},  {2, 1, 70, 70, 20, 5, true, true, true},
     {1, 1, 65, 321, 32, 0, false, false, false}, {1, 2, 300, 300, 8, 2, true, false, true}, {1, 1, 17, 590, 80, 0, false, false, false},
-    {2, 2, 16, 0, 5, 4, false, false, false},    {1, 1, 40, 257, 48, 0, true, false, false}};
+    {2, 2, 16, 0, 5, 4, false, false, false},    {1, 2, 24, 320, 33, 0, false, false, false},  {1, 1, 8, 5, 16, 0, true, false, false},
+    {1, 2, 41, 41, 24, 0, true, false, true},    {1, 1, 40, 257, 48, 0, true, false, false}};
 
 /// One problem, inputs random, everything in T.
 template <class T>
@@ -185,6 +186,29 @@ TEST_CASE("attention gives the same bits for any number of threads, on AVX2 and 
         }
       }
     }
+  }
+}
+
+TEST_CASE("attention with products in bfloat16 lies within their rounding, the same for any number of threads; elsewhere it is float32") {
+  const Isa isa = GENERATE(from_range(isas()));
+  const IsaScope scope(isa);
+  for (const Case& c : cases) {
+    CAPTURE(name_of(isa), c.lq, c.lk, c.d, c.prefix, c.causal);
+    Problem<double> want(c);
+    want.run();
+    Problem<float> plain(c), narrow(c), again(c);
+    plain.run();
+    narrow.s.products = again.s.products = DType::bf16;
+    {
+      const ThreadScope threads(1);
+      narrow.run();
+    }
+    again.run();
+    CHECK(narrow.out == again.out);
+    CHECK(narrow.lse == again.lse);
+    CHECK(distance(narrow.out, want.out) < 0.02);  // a few roundings of 2^-9
+    CHECK(distance(narrow.lse, want.lse) < 0.02);
+    CHECK((isa == Isa::avx512 && cpu_features().bf16) == (narrow.out != plain.out));
   }
 }
 

@@ -18,6 +18,11 @@ const ConvShape shapes[] = {
     {.n = 1, .h = 20, .w = 21, .c = 18, .out = 17, .kh = 3, .kw = 1, .pad_h = 1},
     {.n = 1, .h = 3, .w = 3, .c = 140, .out = 550, .stride_h = 2, .stride_w = 2},
     {.n = 1, .h = 3, .w = 420, .c = 2, .out = 4, .kh = 2, .kw = 2, .stride_h = 2, .groups = 2},
+    {.n = 2, .h = 5, .w = 4, .c = 20, .out = 33, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1, .upsample = 2},
+    {.n = 2, .h = 3, .w = 2, .c = 6, .out = 4, .kh = 2, .kw = 3, .pad_h = 2, .dilation_w = 2, .groups = 2, .upsample = 3},
+    {.n = 1, .h = 2, .w = 3, .c = 17, .out = 5, .upsample = 2},
+    {.n = 1, .h = 64, .w = 103, .c = 3, .out = 64, .kh = 1, .kw = 2},  // more rows than the caches keep
+    {.n = 1, .h = 127, .w = 202, .c = 2, .out = 16, .kh = 2, .kw = 2, .stride_h = 2, .stride_w = 2},
 };
 
 template <class T>
@@ -42,8 +47,8 @@ struct Problem {
         for (Index j = 0; j < s.kw; ++j)
           for (Index c = 0; c < gc; ++c) {
             const Index iy = oy * s.stride_h - s.pad_h + i * s.dilation_h, ix = ox * s.stride_w - s.pad_w + j * s.dilation_w;
-            if (iy < 0 || iy >= s.h || ix < 0 || ix >= s.w) continue;
-            const std::size_t from = size_of(((image * s.h + iy) * s.w + ix) * s.c + o / go * gc + c);
+            if (iy < 0 || iy >= s.in_h() || ix < 0 || ix >= s.in_w()) continue;
+            const std::size_t from = size_of(((image * s.h + iy / s.upsample) * s.w + ix / s.upsample) * s.c + o / go * gc + c);
             const std::size_t weight = size_of(((o * gc + c) * s.kh + i) * s.kw + j);
             sum += real(x[from]) * real(w[weight]);
             dx[from] += real(dy[size_of(at)]) * real(w[weight]);
@@ -59,21 +64,21 @@ void compare(const Problem<T>& problem) {
   const ConvShape& s = problem.s;
   CAPTURE(s.n, s.h, s.w, s.c, s.out, s.kh, s.kw, s.stride_h, s.stride_w, s.groups);
   const double eps = static_cast<double>(std::numeric_limits<T>::epsilon());
-  const Index k = s.group_c() * s.kh * s.kw;
+  const Index k = s.group_c() * s.kh * s.kw, back = s.group_out() * s.kh * s.kw * s.upsample * s.upsample;
   const auto packed = pack_conv<T>(s, problem.w.data());
   const Guarded<T> x(problem.x), dy(problem.dy), bias(problem.bias);
   Guarded<T> y(problem.y.size(), T(1e30)), dx(problem.x.size(), T(1e30)), dw(problem.w.size(), T(1e30));
   conv2d_forward(s, x.data(), packed, y.data(), {.bias = bias.data()});
   CHECK(largest_error(y, problem.y) <= static_cast<double>(k + 8) * eps);
   conv2d_dx(s, dy.data(), packed, dx.data(), false);
-  CHECK(largest_error(dx, problem.dx) <= static_cast<double>(s.group_out() * s.kh * s.kw + 8) * eps);
+  CHECK(largest_error(dx, problem.dx) <= static_cast<double>(back + 8) * eps);
   conv2d_dw(s, x.data(), dy.data(), dw.data(), false);
   CHECK(largest_error(dw, problem.dw) <= static_cast<double>(s.pixels() + 8) * eps);
 
   auto twice = problem.dx;
   for (double& d : twice) d *= 2;
   conv2d_dx(s, dy.data(), packed, dx.data(), true);
-  CHECK(largest_error(dx, twice) <= 4 * static_cast<double>(s.group_out() * s.kh * s.kw + 8) * eps);
+  CHECK(largest_error(dx, twice) <= 4 * static_cast<double>(back + 8) * eps);
   twice = problem.dw;
   for (double& d : twice) d *= 2;
   conv2d_dw(s, x.data(), dy.data(), dw.data(), true);
@@ -135,7 +140,7 @@ TEST_CASE("a low-rank term continues the product of each group") {
 }
 
 TEST_CASE("the same bits for any number of threads, and on AVX2 and AVX-512") {
-  for (const ConvShape& shape : {shapes[2], shapes[4], ConvShape{.n = 2, .h = 9, .w = 11, .c = 40, .out = 70, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1}}) {
+  for (const ConvShape& shape : {shapes[2], shapes[4], shapes[9], shapes[13], ConvShape{.n = 2, .h = 9, .w = 11, .c = 40, .out = 70, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1}}) {
     const Problem<float> problem(shape);
     std::vector<float> one;
     {
@@ -166,6 +171,24 @@ TEST_CASE("a bias for each picture, as a time embedding adds it") {
   }
 }
 
+TEST_CASE("upsampling gives the bits of the convolution of the enlarged picture") {
+  const ConvShape s = shapes[9];
+  const Problem<float> problem(s);
+  ConvShape large = s;
+  large.h = s.in_h(), large.w = s.in_w(), large.upsample = 1;
+  std::vector<float> x(size_of(large.n * large.h * large.w * large.c)), y(problem.y.size()), expected(y.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const Index at = static_cast<Index>(i) / s.c, column = at % large.w / 2, row = at / large.w % large.h / 2, image = at / large.w / large.h;
+    x[i] = problem.x[size_of(((image * s.h + row) * s.w + column) * s.c + static_cast<Index>(i) % s.c)];
+  }
+  for (DType storage : {DType::f32, DType::bf16, DType::i8}) {
+    const auto packed = pack_conv<float>(s, problem.w.data(), DType::f32, storage);
+    conv2d_forward(s, problem.x.data(), packed, y.data());
+    conv2d_forward(large, x.data(), packed, expected.data());
+    CHECK(same_bits(y, expected));
+  }
+}
+
 TEST_CASE("conv2d against bfloat16 and int8 panels lies within their rounding, on every instruction set") {
   for (const ConvShape& s : shapes) {
     const Problem<float> problem(s);
@@ -181,7 +204,7 @@ TEST_CASE("conv2d against bfloat16 and int8 panels lies within their rounding, o
         conv2d_forward(s, x.data(), packed, y.data(), {.bias = bias.data()});
         CHECK(largest_error(y, problem.y) <= within(s.group_c() * s.kh * s.kw));
         conv2d_dx(s, dy.data(), packed, dx.data(), false);
-        CHECK(largest_error(dx, problem.dx) <= within(s.group_out() * s.kh * s.kw));
+        CHECK(largest_error(dx, problem.dx) <= within(s.group_out() * s.kh * s.kw * s.upsample * s.upsample));
       });
     }
   }
@@ -194,6 +217,8 @@ TEST_CASE("an impossible convolution is a named error") {
   REQUIRE_THROWS_WITH(conv2d_forward(s, x, PackedMatrix<float>(), y), contains("[conv2d]") && contains("3 x 3"));
   s = {.h = 2, .w = 2, .c = 3, .groups = 2};
   REQUIRE_THROWS_AS(conv2d_forward(s, x, PackedMatrix<float>(), y), ShapeError);
+  s = {.h = 2, .w = 2, .stride_h = 2, .upsample = 2};
+  REQUIRE_THROWS_WITH(conv2d_forward(s, x, PackedMatrix<float>(), y), contains("upsampling only with stride 1"));
   s = {.h = 2, .w = 2, .stride_h = 0};
   REQUIRE_THROWS_AS(conv2d_forward(s, x, PackedMatrix<float>(), y), ShapeError);
 }

@@ -1,7 +1,9 @@
 // linear.hpp, conv2d.hpp and embedding.hpp: products with weights, with low-rank terms beside them.
+#include <tenon/ops/arithmetic.hpp>
 #include <tenon/ops/conv2d.hpp>
 #include <tenon/ops/embedding.hpp>
 #include <tenon/ops/linear.hpp>
+#include <tenon/ops/shape.hpp>
 
 #include "catch.hpp"
 #include "ops/registry.hpp"
@@ -42,6 +44,25 @@ auto through_conv(const X& x, const Conv2dOptions& options) {
   const LowRank<T> term{&a, &b, T(0.75), std::nullopt};
   return conv2d(x[0], weight, &bias, options, std::span<const LowRank<T>>(&term, 1));
 }
+/// x, W, bias, a bias for each sample, and then A and B where given.
+template <class X>
+auto with_sample_bias(const X& x, const Conv2dOptions& options) {
+  using T = ScalarOf<X>;
+  const Weight<T> weight(x[1]), bias(x[2]);
+  if (x.size() == 4) return conv2d(x[0], weight, &bias, options, {}, x[3]);
+  const Weight<T> a(x[4]), b(x[5]);
+  const LowRank<T> term{&a, &b, T(0.75), std::nullopt};
+  return conv2d(x[0], weight, &bias, options, std::span<const LowRank<T>>(&term, 1), x[3]);
+}
+template <class X>
+auto through_geglu(const X& x) {
+  using T = ScalarOf<X>;
+  const Weight<T> weight(x[1]), bias(x[2]);
+  if (x.size() == 3) return geglu_linear(x[0], weight, &bias);
+  const Weight<T> a(x[3]), b(x[4]);
+  const LowRank<T> term{&a, &b, T(0.75), std::nullopt};
+  return geglu_linear(x[0], weight, &bias, std::span<const LowRank<T>>(&term, 1));
+}
 template <class X>
 auto through_embedding(const X& x) {
   using T = ScalarOf<X>;
@@ -62,12 +83,21 @@ const registry::Rows all{
     row("linear", [](const auto& x) { return through_linear(x, Activation::gelu); }, low, {}),
     row("linear", [](const auto& x) { return through_linear(x, Activation::quick_gelu); }, plain),
     row("linear", [](const auto& x) { return with_own_input(x); }, {{{3, 4}, {2, 4}, {2, 4}, {2, 2}, {3, 4}}}),
+    row("geglu_linear", [](const auto& x) { return through_geglu(x); },
+        {{{3, 4}, {2, 4}, {2}}, {{2, 3, 2}, {32, 2}, {32}}, {{0, 4}, {32, 4}, {32}}, {{1, 1}, {2, 1}, {2}}, {{2, 3}, {6, 3}, {6}, {2, 3}, {6, 2}}, {{2, 3}, {32, 3}, {32}, {2, 3}, {32, 2}}},
+        {{{3, 4}, {3, 4}, {3}}, {{3, 4}, {2, 5}, {2}}}),
     row("conv2d", [](const auto& x) { return through_conv(x, {}); },
         {{{1, 3, 3, 2}, {3, 2, 2, 2}, {3}}, {{2, 4, 3, 1}, {2, 1, 1, 1}, {2}}, {{1, 3, 4, 2}, {2, 2, 3, 2}, {2}, {2, 2, 3, 2}, {2, 2, 1, 1}}},
         {{{1, 3, 3, 2}, {3, 4, 2, 2}, {3}}, {{3, 3, 2}, {3, 2, 2, 2}, {3}}}),
     row("conv2d", [](const auto& x) { return through_conv(x, {.stride = 2, .padding = 1, .dilation = 2, .groups = 2}); },
         {{{1, 5, 4, 4}, {2, 2, 2, 3}, {2}}, {{2, 5, 5, 2}, {4, 1, 2, 2}, {4}}, {{1, 5, 4, 4}, {2, 2, 2, 3}, {2}, {2, 2, 2, 3}, {2, 1, 1, 1}},
          {{1, 5, 4, 4}, {2, 2, 2, 3}, {2}, {2, 4, 2, 3}, {2, 1, 1, 1}}}),
+    row("conv2d", [](const auto& x) { return with_sample_bias(x, {.padding = 1}); },
+        {{{2, 2, 3, 2}, {3, 2, 3, 3}, {3}, {2, 3}}, {{3, 2, 2, 2}, {2, 2, 2, 2}, {2}, {3, 2}, {1, 2, 2, 2}, {2, 1, 1, 1}}},
+        {{{2, 3, 3, 2}, {3, 2, 2, 2}, {3}, {1, 3}}, {{2, 3, 3, 2}, {3, 2, 2, 2}, {3}, {2, 4}}}),
+    row("conv2d", [](const auto& x) { return through_conv(x, {.padding = 1, .upsample = 2}); },
+        {{{2, 2, 3, 2}, {3, 2, 3, 3}, {3}}, {{1, 2, 2, 2}, {2, 2, 3, 3}, {2}, {2, 2, 3, 3}, {2, 2, 1, 1}}}),
+    row("conv2d", [](const auto& x) { return with_sample_bias(x, {.groups = 2}); }, {{{2, 3, 2, 4}, {4, 2, 1, 1}, {4}, {2, 4}}, {{2, 3, 2, 4}, {4, 2, 2, 2}, {4}, {2, 4}}}),
     row("conv2d", [](const auto& x) { return with_own_input(x); }, {{{1, 3, 3, 2}, {3, 2, 2, 2}, {2, 2, 2, 2}, {3, 2, 1, 1}, {1, 3, 3, 2}}}),
     row("embedding", [](const auto& x) { return through_embedding(x); },
         {{{3, 2}}, {{4, 5}}, {{3, 1}}, {{5, 17}}, {{3, 4}, {2, 3}, {4, 2}}, {{4, 3}, {1, 4}, {3, 1}}}, {{{3, 2, 1}}, {{3, 4}, {2, 4}, {4, 2}}}),
@@ -114,4 +144,37 @@ TEST_CASE("an embedding stored as bfloat16 or half gives the rows converted") {
   Weight<float> narrow;
   narrow.set(Weight<float>::Stored(raw_copy(cast<bfloat16>(table))));
   REQUIRE_THROWS_WITH(embedding(Tensor<std::int32_t>({1}, {7}), narrow), contains("expected ids in [0, 7), got 7"));
+}
+
+TEST_CASE("a sample bias and a gated product give the bits of the operations apart") {
+  Generator generator(5);
+  const auto leaf = [&](const Shape& shape) {
+    auto value = Tensor<float>::uninitialized(shape);
+    fill_normal(value.span(), 0.0f, 1.0f, generator);
+    return variable(std::move(value));
+  };
+  const auto dy = [&](const Shape& shape) { return leaf(shape).value(); };
+  const auto x = leaf({2, 5, 4, 6}), time = leaf({2, 20}), kernel = leaf({20, 6, 3, 3}), bias = leaf({20});
+  const Weight<float> conv(kernel), conv_bias(bias);
+  const auto fused = conv2d(x, conv, &conv_bias, {.padding = 1}, {}, time);
+  const auto apart = conv2d(x, conv, &conv_bias, {.padding = 1}) + reshape(time, Shape{2, 1, 1, 20});
+  CHECK(fused.value() == apart.value());
+  const auto tokens = leaf({7, 24}), wide = leaf({96, 24}), shift = leaf({96});
+  const Weight<float> gates(wide), gates_bias(shift);
+  const auto one = geglu_linear(tokens, gates, &gates_bias);
+  const auto two = geglu(linear(tokens, gates, &gates_bias));
+  CHECK(one.value() == two.value());
+  CHECK(geglu_linear(tokens.detach(), gates, &gates_bias).value() == two.value());
+  const auto gradients = [](const Var<float>& y, const Tensor<float>& d, std::initializer_list<Var<float>> leaves) {
+    std::vector<Tensor<float>> out;
+    backward(y, d);
+    for (const auto& l : leaves) {
+      out.push_back(l.grad());
+      l.clear_grad();
+    }
+    return out;
+  };
+  const auto d = dy(fused.shape()), e = dy(one.shape());
+  CHECK(gradients(fused, d, {x, time, kernel, bias}) == gradients(apart, d, {x, time, kernel, bias}));
+  CHECK(gradients(one, e, {tokens, wide, shift}) == gradients(two, e, {tokens, wide, shift}));
 }

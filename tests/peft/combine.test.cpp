@@ -164,7 +164,7 @@ TEST_CASE("PiSSA begins at the largest singular values, over an untouched base, 
   const auto plain = outputs(zoo);
   const auto weight = zoo.linear.weight->value();
   Generator generator(1);
-  attach(zoo, PissaConfig{.rank = 2, .alpha = 3, .targets = {"linear", "fc2"}}, generator);
+  attach(zoo, PissaConfig{.rank = 2, .alpha = 3, .targets = {"linear", "fc2", "strided", "grouped"}}, generator);
   CHECK(worst(outputs(zoo), plain) < 1e-13);
   CHECK(zoo.linear.weight->value() == weight);
   auto& patch = dynamic_cast<Lora<double>&>(*zoo.linear.patches.entries.at(0).patch);
@@ -177,7 +177,13 @@ TEST_CASE("PiSSA begins at the largest singular values, over an untouched base, 
   shake(zoo, "default");
   const auto tuned = outputs(zoo);
   const auto run = runs<double>().at(0);
-  CHECK(check_patch_grad(zoo, runs<double>().at(0), inputs_of(run), [](const std::string& path) { return path.starts_with("mlp"); }) == "mlp.fc2.lora_A.weight has no gradient");
+  CHECK(check_patch_grad(zoo, runs<double>().at(0), inputs_of(run), {}) == "strided.lora_A.weight has no gradient");
+  for (const std::size_t r : {3u, 5u}) {  // strided and grouped, each alone
+    auto alone = frozen_zoo<double>();
+    attach(alone, PissaConfig{.rank = 2, .alpha = 3, .targets = runs<double>().at(r).targets}, generator);
+    shake(alone, "default");
+    CHECK(check_patch_grad(alone, runs<double>().at(r), inputs_of(runs<double>().at(r))) == "");
+  }
   save_adapter(zoo, scratch / "adapter");
   CHECK(Json::read(scratch / "adapter/adapter_config.json").get<int>("r") == 4);
   auto other = frozen_zoo<double>();

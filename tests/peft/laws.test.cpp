@@ -37,7 +37,12 @@ Tensor<double> naive_attention(const Attention<double>& layer, const Tensor<doub
 TEST_CASE("LoRA obeys the laws") { CHECK(obey(lora) == 16); }
 TEST_CASE("LoRA with rsLoRA's scale obeys the laws") { CHECK(obey(rslora) == 16); }
 TEST_CASE("bottleneck adapters obey the laws") { CHECK(obey(bottleneck) == 20); }
-TEST_CASE("prefixes obey the laws") { CHECK(obey(prefix) == 3); }
+TEST_CASE("prefixes obey the laws, from a network and with gates too") {
+  CHECK(obey(prefix) == 3);
+  CHECK(obey(PrefixConfig{.length = 2, .reparametrisation = 5}) == 3);
+  CHECK(obey(PrefixConfig{.length = 3, .gated = true}) == 3);
+  CHECK(obey(PrefixConfig{.length = 2, .reparametrisation = 4, .gated = true}) == 3);
+}
 
 TEST_CASE("LoRA by hand: alpha and rank, rsLoRA, scales multiply") {
   Linear<double> layer(2, 1, false);
@@ -69,6 +74,36 @@ TEST_CASE("a prefix is attention over [P_k; K] and [P_v; V]") {
       shake(zoo, "default");
     }
   }
+}
+
+TEST_CASE("a gated prefix from a network: peft's prefix_projection, attended apart and added") {
+  Zoo<double> zoo = frozen_zoo<double>();
+  Generator generator(3);
+  attach(zoo, PrefixConfig{.length = 2, .reparametrisation = 5, .gated = true, .targets = {"self", "cross"}}, generator);
+  shake(zoo, "default");
+  const auto& patch = dynamic_cast<const Prefix<double>&>(*zoo.cross.key_values.entries.at(0).patch);
+  const auto made = patch.keys_values();
+  const Tensor<double>&table = patch.trunk->table->value(), &w1 = patch.trunk->hidden.weight->value(), &b1 = patch.trunk->hidden.bias->value();
+  const Tensor<double>&w2 = patch.last.weight->value(), &b2 = patch.last.bias->value();
+  for (Index p = 0; p < 2; ++p)
+    for (Index c = 0; c < 12; ++c) {
+      double sum = b2(c);
+      for (Index h = 0; h < 5; ++h) {
+        double inner = b1(h);
+        for (Index e = 0; e < 6; ++e) inner += table(p, e) * w1(h, e);
+        sum += std::tanh(inner) * w2(c, h);
+      }
+      CHECK((c < 6 ? made.keys.value()(p, c) : made.values.value()(p, c - 6)) == Approx(sum));
+    }
+  const Var<double> x(numbers<double>({2, 3, 6}, generator)), context(numbers<double>({2, 4, 4}, generator));
+  const auto tuned = zoo.cross(x, context).value();
+  disable(zoo, "default");
+  const auto base = zoo.cross(x, context);
+  const auto twice = [](const Var<double>& one) { return stack<double>({one, one}); };
+  AttentionOptions<double> options;
+  options.heads = 2;
+  const auto beside = attention(zoo.cross.q_proj(x), twice(made.keys), twice(made.values), options) * *made.gate;
+  CHECK(error((base + linear(beside, *zoo.cross.out_proj.weight)).value(), tuned) < 1e-13);
 }
 
 TEST_CASE("adapters stack, merge together and leave one by one") {

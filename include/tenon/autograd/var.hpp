@@ -196,18 +196,30 @@ struct PullbackOf final : Pullback<T> {
 };
 }  // namespace detail
 
+namespace detail {
+template <Real T>
+bool any_wanted(std::span<const Var<T>> inputs) {
+  bool wanted = false;
+  for (const auto& input : inputs) wanted = wanted || input.requires_grad();
+  return wanted && grad_enabled();
+}
+template <Real T>
+Var<T> record_node(std::shared_ptr<const Tensor<T>> y, std::span<const Var<T>> inputs, std::unique_ptr<Pullback<T>> pullback) {
+  auto node = std::make_shared<Node<T>>(y->shape());
+  node->inputs.reserve(inputs.size());
+  for (const auto& input : inputs) node->inputs.push_back(input.node());
+  node->pullback = std::move(pullback);
+  return Var<T>(std::move(y), std::move(node));
+}
+}  // namespace detail
+
 /// The Var of a computed value: `pullback(Tensor<T>& dy, std::span<Grad<T>> dx)` runs in backward with one Grad an
 /// input, in order. When no input wants a gradient, nothing is recorded.
 template <Real T, class F>
 Var<T> record(std::shared_ptr<const Tensor<T>> y, std::span<const Var<T>> inputs, F&& pullback) {
-  bool wanted = false;
-  for (const auto& input : inputs) wanted = wanted || input.requires_grad();
-  if (!wanted || !grad_enabled()) return Var<T>(std::move(y), nullptr);
-  auto node = std::make_shared<Node<T>>(y->shape());
-  node->inputs.reserve(inputs.size());
-  for (const auto& input : inputs) node->inputs.push_back(input.node());
-  node->pullback = std::make_unique<detail::PullbackOf<T, std::remove_cvref_t<F>>>(std::forward<F>(pullback));
-  return Var<T>(std::move(y), std::move(node));
+  if (!detail::any_wanted(inputs)) return Var<T>(std::move(y), nullptr);
+  std::unique_ptr<Pullback<T>> kept(new detail::PullbackOf<T, std::remove_cvref_t<F>>(std::forward<F>(pullback)));
+  return detail::record_node(std::move(y), inputs, std::move(kept));
 }
 template <Real T, class F>
 Var<T> record(Tensor<T> y, std::span<const Var<T>> inputs, F&& pullback) {

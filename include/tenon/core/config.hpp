@@ -60,3 +60,5 @@
 #define TENON_UNROLL _Pragma("GCC unroll 64")
 #endif
 #define TENON_NOINLINE __attribute__((noinline))
+// A function that is called seldom (an error, a file, a configuration): small rather than fast, so that it compiles quickly.
+#define TENON_COLD __attribute__((cold, noinline))

@@ -4,14 +4,13 @@
 // Results never depend on the number of threads: a loop hands out whole tasks, a task writes what no other task
 // writes, and whoever sums does so over tasks whose number depends on the shape alone.
 #include <exception>
-#include <thread>
+#include <memory>
+#include <type_traits>
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
-#if defined(__linux__)
-#include <sched.h>
-#endif
 
+#include <tenon/core/processors.hpp>
 #include <tenon/core/shape.hpp>
 
 namespace tenon::inline TENON_ABI {
@@ -20,16 +19,6 @@ namespace detail {
 inline thread_local int scoped_threads = 0;
 inline thread_local bool inside_parallel = false;
 }  // namespace detail
-
-/// Processors within this process's affinity mask.
-inline int available_processors() {
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set) > 0 ? CPU_COUNT(&set) : 1;
-#endif
-  const unsigned n = std::thread::hardware_concurrency();
-  return n > 0 ? static_cast<int>(n) : 1;
-}
 
 /// Threads that a parallel loop of the calling thread uses: the innermost ThreadScope's, else all available.
 inline int thread_count() {
@@ -55,39 +44,47 @@ class ThreadScope {
   int before_;
 };
 
-/// Calls `body(i)` for i in [0, tasks), each once, contiguous ranges of i per thread, and returns when all are done.
-/// Runs serially inside another parallel loop. The first exception (lowest i) is rethrown after the loop.
-template <class Body>
-void parallel_for(Index tasks, Body&& body) {
-  const int threads = tasks < thread_count() ? static_cast<int>(tasks) : thread_count();
-  if (threads <= 1) {
-    for (Index i = 0; i < tasks; ++i) body(i);
-    return;
-  }
+namespace detail {
+/// Runs tasks [begin, end) of `body` and leaves in `at` the one it is at.
+using TaskRange = void (*)(void* body, Index begin, Index end, Index& at);
+
+/// `parallel_for` without the type of its body: OpenMP's part is compiled once, not once for each loop.
+inline void run_tasks(Index tasks, int threads, TaskRange range, void* body) {
+  Index at = 0;
+  if (threads <= 1) return range(body, 0, tasks, at);
 #if defined(_OPENMP)
   std::exception_ptr error;
   Index error_at = tasks;
 #pragma omp parallel num_threads(threads)
   {
-    detail::inside_parallel = true;
+    inside_parallel = true;
     const Index t = omp_get_thread_num(), n = omp_get_num_threads();
-    const Index end = tasks * (t + 1) / n;
-    for (Index i = tasks * t / n; i < end; ++i) {
-      try {
-        body(i);
-      } catch (...) {
+    Index i = 0;
+    try {
+      range(body, tasks * t / n, tasks * (t + 1) / n, i);
+    } catch (...) {
 #pragma omp critical(tenon_parallel_error)
-        if (i < error_at) {
-          error_at = i;
-          error = std::current_exception();
-        }
-        break;
+      if (i < error_at) {
+        error_at = i;
+        error = std::current_exception();
       }
     }
-    detail::inside_parallel = false;
+    inside_parallel = false;
   }
   if (error) std::rethrow_exception(error);
 #endif
+}
+}  // namespace detail
+
+/// Calls `body(i)` for i in [0, tasks), each once, contiguous ranges of i per thread, and returns when all are done.
+/// Runs serially inside another parallel loop. The first exception (lowest i) is rethrown after the loop.
+template <class Body>
+void parallel_for(Index tasks, Body&& body) {
+  using Function = std::remove_reference_t<Body>;
+  const int available = thread_count();
+  detail::run_tasks(tasks, tasks < available ? static_cast<int>(tasks) : available, [](void* f, Index begin, Index end, Index& at) {
+    for (Index i = begin; i < end; ++i) (*static_cast<Function*>(f))(at = i);
+  }, const_cast<void*>(static_cast<const void*>(std::addressof(body))));
 }
 
 /// `parallel_for` over [0, count) cut in chunks of `grain`: `body(begin, end)`. Serial when one chunk covers all.

@@ -98,7 +98,7 @@ void load_params(const std::vector<ParamRef<T>>& list, const StateDict& file, co
     RawTensor raw = file.raw(name);
     const bool narrow = options.weights && *options.weights != dtype_of<T> && raw.shape.rank() > 1;
     if (narrow && *options.weights == DType::bf16 && raw.dtype != DType::bf16) raw = raw_copy(cast<bfloat16>(raw));
-    if (narrow && (raw.dtype == DType::bf16 || raw.dtype == DType::f16))
+    if (narrow && raw.dtype != DType::f64)  // packed from the file's elements, without a copy as T
       stored.emplace_back(std::move(raw));
     else
       stored.emplace_back(std::make_shared<const Tensor<T>>(cast<T>(raw)));

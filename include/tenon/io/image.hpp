@@ -80,6 +80,9 @@ struct ImageOptions {
   /// Turn the picture as its EXIF orientation says, as viewers and transformers' load_image do. OpenAI's and open_clip's
   /// own programs do not.
   bool orient = true;
+  /// Lay transparent pictures on white, as transformers' image processors do with Pillow pictures (since 5.0), instead of dropping
+  /// alpha, as Pillow's `convert("RGB")` does.
+  bool on_white = false;
 };
 
 /// The RGB picture in the bytes of a PNG, JPEG or binary PNM file, told apart by content. `name` stands in messages.
@@ -91,7 +94,7 @@ inline Image decode_image(std::span<const std::uint8_t> bytes, std::string_view 
   };
   if (starts_with(png) || starts_with(jpeg)) {
     int orientation = 1;
-    auto image = starts_with(png) ? decode_png(bytes, name, &orientation) : decode_jpeg(bytes, name, &orientation);
+    auto image = starts_with(png) ? decode_png(bytes, name, &orientation, options.on_white) : decode_jpeg(bytes, name, &orientation);
     return options.orient ? oriented(std::move(image), orientation) : image;
   }
   if (bytes.size() > 2 && bytes[0] == 'P' && (bytes[1] == '5' || bytes[1] == '6')) return decode_pnm(bytes, name);

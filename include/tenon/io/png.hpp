@@ -39,6 +39,17 @@ inline void spread_deep_grey(std::uint8_t* row, Index width) {
   }
 }
 
+/// Lays a row of RGBA on white as Pillow's alpha_composite does, in 15 bits, into RGB.
+inline void lay_on_white(const std::uint8_t* rgba, std::uint8_t* rgb, Index width) {
+  for (Index x = 0; x < width; ++x, rgba += 4, rgb += 3) {
+    const std::uint32_t over = rgba[3] * 128u, under = 255u * 128u - over;
+    for (int c = 0; c < 3; ++c) {
+      const std::uint32_t sum = rgba[c] * over + 255u * under + (128u << 7);
+      rgb[c] = static_cast<std::uint8_t>(((sum >> 8) + sum) >> 8 >> 7);
+    }
+  }
+}
+
 struct PngContext {
   char message[160] = {};
   // reading
@@ -111,9 +122,9 @@ struct PngWriter {
 
 /// The RGB picture in PNG bytes, as Pillow's `convert("RGB")` gives it: palettes looked up, grey repeated, alpha dropped, the
 /// high byte of 16-bit colours kept, 16-bit grey without alpha cut off at 255. `name` stands in messages.
-/// `orientation`, when given, gets the EXIF orientation 1..8, which is not applied.
-/// Throws FileError on anything but a whole PNG within the limits.
-inline Image decode_png(std::span<const std::uint8_t> bytes, std::string_view name, int* orientation = nullptr) {
+/// `orientation`, when given, gets the EXIF orientation 1..8, which is not applied. With `on_white`, alpha is not dropped but
+/// the picture laid on white. Throws FileError on anything but a whole PNG within the limits.
+inline Image decode_png(std::span<const std::uint8_t> bytes, std::string_view name, int* orientation = nullptr, bool on_white = false) {
   detail::PngContext context;
   context.bytes = bytes;
   detail::PngReader reader(context);
@@ -131,18 +142,22 @@ inline Image decode_png(std::span<const std::uint8_t> bytes, std::string_view na
 
   Image image(png_get_image_height(png, info), png_get_image_width(png, info));
   const bool deep_grey = png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png, info) == 16;
+  const bool keep_alpha = on_white && !deep_grey &&
+                          ((png_get_color_type(png, info) & PNG_COLOR_MASK_ALPHA) != 0 || png_get_valid(png, info, PNG_INFO_tRNS) != 0);
+  Image with_alpha = keep_alpha ? Image(image.height, image.width, 4) : Image();
+  Image& target = keep_alpha ? with_alpha : image;
   const bool body = detail::png_guarded(png, [&] {
     if (!deep_grey) {
       png_set_expand(png);
       png_set_strip_16(png);
-      png_set_strip_alpha(png);
+      if (!keep_alpha) png_set_strip_alpha(png);
       png_set_gray_to_rgb(png);
     }
     const int passes = png_set_interlace_handling(png);
     png_read_update_info(png, info);
-    if (png_get_rowbytes(png, info) != static_cast<std::size_t>(image.width * (deep_grey ? 2 : 3))) png_error(png, "rows that are not RGB");
+    if (png_get_rowbytes(png, info) != static_cast<std::size_t>(image.width * (deep_grey ? 2 : target.channels))) png_error(png, "rows that are not RGB");
     for (int pass = 0; pass < passes; ++pass)
-      for (Index y = 0; y < image.height; ++y) png_read_row(png, image.at(y, 0), nullptr);
+      for (Index y = 0; y < image.height; ++y) png_read_row(png, target.at(y, 0), nullptr);
     png_read_end(png, nullptr);
   });
   if (!body) detail::fail_picture(name, "PNG", context.offset, bytes.size(), context.message);
@@ -151,6 +166,8 @@ inline Image decode_png(std::span<const std::uint8_t> bytes, std::string_view na
     png_bytep exif = nullptr;
     *orientation = png_get_eXIf_1(png, info, &size, &exif) != 0 ? detail::exif_orientation({exif, size}) : 1;
   }
+  if (keep_alpha)
+    for (Index y = 0; y < image.height; ++y) detail::lay_on_white(with_alpha.at(y, 0), image.at(y, 0), image.width);
   if (deep_grey)
     for (Index y = 0; y < image.height; ++y) detail::spread_deep_grey(image.at(y, 0), image.width);
   return image;

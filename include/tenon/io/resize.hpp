@@ -1,7 +1,8 @@
 #pragma once
-// Bicubic resizing of 8-bit pictures with Pillow's bits (Pillow, src/libImaging/Resample.c).
+// Bicubic and Lanczos resizing of 8-bit pictures with Pillow's bits (Pillow, src/libImaging/Resample.c).
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include <tenon/core/parallel.hpp>
 #include <tenon/io/pixels.hpp>
@@ -19,6 +20,19 @@ inline double bicubic_weight(double x) {
   return 0.0;
 }
 
+/// sinc(x) sinc(x / 3) within 3.
+inline double lanczos_weight(double x) {
+  const auto sinc = [](double y) { return y == 0.0 ? 1.0 : std::sin(y * std::numbers::pi) / (y * std::numbers::pi); };
+  return -3.0 <= x && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0;
+}
+
+/// How far a kernel reaches in pixels of the smaller picture, and its weight at a distance.
+struct ResizeKernel {
+  double support;
+  double (*weight)(double);
+};
+inline constexpr ResizeKernel bicubic_kernel{2.0, bicubic_weight}, lanczos_kernel{3.0, lanczos_weight};
+
 inline constexpr int resize_bits = 22;  // of the fixed-point weights
 
 /// The input pixels [begin, begin + count) that an output pixel is made of, and where its weights start.
@@ -33,8 +47,8 @@ struct ResizePlan {
 };
 
 /// The window widens with the scale when shrinking, and the weights of a clipped window still sum to one.
-inline ResizePlan plan_resize(Index from, Index to) {
-  const double scale = static_cast<double>(from) / static_cast<double>(to), stretch = std::max(scale, 1.0), support = 2.0 * stretch;
+inline ResizePlan plan_resize(Index from, Index to, const ResizeKernel& kernel = bicubic_kernel) {
+  const double scale = static_cast<double>(from) / static_cast<double>(to), stretch = std::max(scale, 1.0), support = kernel.support * stretch;
   ResizePlan plan;
   std::vector<double> weights;
   for (Index i = 0; i < to; ++i) {
@@ -44,7 +58,7 @@ inline ResizePlan plan_resize(Index from, Index to) {
     weights.clear();
     double sum = 0.0;
     for (Index j = begin; j < end; ++j) {
-      weights.push_back(bicubic_weight((static_cast<double>(j) - center + 0.5) * (1.0 / stretch)));
+      weights.push_back(kernel.weight((static_cast<double>(j) - center + 0.5) * (1.0 / stretch)));
       sum += weights.back();
     }
     plan.windows.push_back({begin, end - begin, plan.weights.size()});
@@ -60,8 +74,8 @@ inline std::uint8_t resize_round(std::int32_t sum) {
   return static_cast<std::uint8_t>(std::clamp(sum >> resize_bits, 0, 255));
 }
 
-inline Image resize_rows(const Image& image, Index width) {
-  const auto plan = plan_resize(image.width, width);
+inline Image resize_rows(const Image& image, Index width, const ResizeKernel& kernel) {
+  const auto plan = plan_resize(image.width, width, kernel);
   const Index channels = image.channels;
   Image out(image.height, width, channels);
   parallel_chunks(image.height, 16, [&](Index begin, Index end) {
@@ -79,8 +93,8 @@ inline Image resize_rows(const Image& image, Index width) {
   return out;
 }
 
-inline Image resize_columns(const Image& image, Index height) {
-  const auto plan = plan_resize(image.height, height);
+inline Image resize_columns(const Image& image, Index height, const ResizeKernel& kernel) {
+  const auto plan = plan_resize(image.height, height, kernel);
   const Index row = image.width * image.channels;
   Image out(height, image.width, image.channels);
   parallel_chunks(height, 16, [&](Index begin, Index end) {
@@ -99,18 +113,26 @@ inline Image resize_columns(const Image& image, Index height) {
   return out;
 }
 
+inline Image resize_with(std::string_view op, const Image& image, Index height, Index width, const ResizeKernel& kernel) {
+  check<ShapeError>(height > 0 && width > 0 && image.height > 0 && image.width > 0, op, "expected sides of at least 1, got ",
+                    Shape{image.height, image.width}, " to ", Shape{height, width});
+  check<ShapeError>(Shape{height, width}.size() <= max_image_pixels, op, "expected at most ", max_image_pixels, " pixels, got ",
+                    Shape{image.height, image.width}, " to ", Shape{height, width});
+  if (width == image.width) return height == image.height ? image : resize_columns(image, height, kernel);
+  const Image rows = resize_rows(image, width, kernel);
+  return height == image.height ? rows : resize_columns(rows, height, kernel);
+}
+
 }  // namespace detail
 
 /// `Image.resize((width, height), BICUBIC)` of Pillow, to the bit: rows first, then columns, 8 bits between.
 /// Throws ShapeError on sides below 1 and on more than 64 megapixels.
 inline Image resize_bicubic(const Image& image, Index height, Index width) {
-  check<ShapeError>(height > 0 && width > 0 && image.height > 0 && image.width > 0, "resize_bicubic", "expected sides of at least 1, got ",
-                    Shape{image.height, image.width}, " to ", Shape{height, width});
-  check<ShapeError>(Shape{height, width}.size() <= max_image_pixels, "resize_bicubic", "expected at most ", max_image_pixels,
-                    " pixels, got ", Shape{image.height, image.width}, " to ", Shape{height, width});
-  if (width == image.width) return height == image.height ? image : detail::resize_columns(image, height);
-  const Image rows = detail::resize_rows(image, width);
-  return height == image.height ? rows : detail::resize_columns(rows, height);
+  return detail::resize_with("resize_bicubic", image, height, width, detail::bicubic_kernel);
+}
+/// `Image.resize((width, height), LANCZOS)` of Pillow. Throws as resize_bicubic.
+inline Image resize_lanczos(const Image& image, Index height, Index width) {
+  return detail::resize_with("resize_lanczos", image, height, width, detail::lanczos_kernel);
 }
 
 /// The `height` x `width` middle of a picture, zeros outside it (transformers' center_crop).

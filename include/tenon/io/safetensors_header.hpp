@@ -103,14 +103,12 @@ class SafetensorsParser {
   }
 
   // ---- judging
-  template <class Expected, class Found>
-  [[noreturn]] void reject(std::string_view rule, const Expected& expected, const Found& found) const {
+  [[noreturn]] TENON_COLD void reject(std::string_view rule, std::string_view expected, std::string_view found) const {
     fail<FileError>("safetensors", file_, ": ", where_.empty() ? "header" : where_, ": rule ", rule, ": expected ", expected,
                     ", found ", found, " at header byte ", at_);
   }
   /// Rules on a tensor's meaning rather than its text.
-  template <class Expected, class Found>
-  [[noreturn]] void reject_tensor(const std::string& name, std::string_view rule, const Expected& expected, const Found& found) const {
+  [[noreturn]] TENON_COLD void reject_tensor(const std::string& name, std::string_view rule, std::string_view expected, std::string_view found) const {
     fail<FileError>("safetensors", file_, ": tensor ", detail::quoted(name), ": rule ", rule, ": expected ", expected, ", found ",
                     found);
   }
@@ -149,7 +147,7 @@ class SafetensorsParser {
     std::uint64_t covered = 0;
     for (const auto& t : seen_) {
       if (t.begin != covered)
-        reject_tensor(string_at(t.at), t.begin < covered ? "overlap" : "hole", join_text("its data to begin at ", covered), t.begin);
+        reject_tensor(string_at(t.at), t.begin < covered ? "overlap" : "hole", join_text("its data to begin at ", covered), std::to_string(t.begin));
       covered = t.end;
     }
     check<FileError>(covered == data_size_, "safetensors", file_, ": rule data-end: expected ", covered,
@@ -209,7 +207,7 @@ class SafetensorsParser {
           if (count >= 2) reject("offsets", "two offsets", "more");
           (count++ == 0 ? t.begin : t.end) = offset;
         });
-        if (count != 2) reject("offsets", "two offsets", count);
+        if (count != 2) reject("offsets", "two offsets", std::to_string(count));
       } else {
         reject("key", "dtype, shape or data_offsets", detail::quoted(key));
       }
@@ -217,12 +215,12 @@ class SafetensorsParser {
     if (!has_dtype || !has_shape || !has_offsets)
       reject("missing-key", "dtype, shape and data_offsets", has_dtype ? (has_shape ? "no data_offsets" : "no shape") : "no dtype");
     if (t.begin > t.end) reject_tensor(t.name, "offsets", "begin <= end", join_text('[', t.begin, ", ", t.end, ']'));
-    if (t.end > data_size_) reject_tensor(t.name, "data-end", join_text("an end of at most ", data_size_, " (is the file cut short?)"), t.end);
+    if (t.end > data_size_) reject_tensor(t.name, "data-end", join_text("an end of at most ", data_size_, " (is the file cut short?)"), std::to_string(t.end));
     const auto elements = static_cast<std::uint64_t>(t.shape.size());
     if (elements > ~std::uint64_t{0} / bits) reject_tensor(t.name, "shape-size", "a number of bits below 2^64", "more");
     if (elements * bits % 8 != 0) reject_tensor(t.name, "bits", "whole bytes", join_text(elements * bits, " bits"));
     if (t.end - t.begin != elements * bits / 8)
-      reject_tensor(t.name, "size", join_text(elements * bits / 8, " bytes for ", t.dtype_name, ' ', t.shape), t.end - t.begin);
+      reject_tensor(t.name, "size", join_text(elements * bits / 8, " bytes for ", t.dtype_name, ' ', t.shape), std::to_string(t.end - t.begin));
     if (keep_)
       header_.tensors.push_back(std::move(t));
     else

@@ -23,6 +23,9 @@ struct AttentionShape {
   bool causal = false;  ///< query i sees keys 0 .. i (and the prefix)
   const Index* key_lengths = nullptr;  ///< [n]: keys of each sample that count (and the prefix), 0 .. lk; null: all
   Index stride_q = 0, stride_k = 0, stride_v = 0, stride_out = 0;
+  /// What forward multiplies in: bf16 rounds q, k, v and the weights to it on machines that multiply bfloat16 (AVX-512 BF16), for
+  /// speed; softmax and sums stay float32. On others, in double and in backward it is the same as f32.
+  DType products = DType::f32;
 };
 
 /// q [n, lq, heads d], k and v [n, lk, heads d]; prefix_k and prefix_v [prefix, heads d], shared by the batch.

@@ -46,6 +46,8 @@ inline Grid grid_of(Index m, Index n, Index k, bool gathered, Index width = 1) {
 inline constexpr std::size_t stretches_max = 16;
 /// Lines of gathered panels, and rows of a gathered transposed left matrix, that the second-level cache keeps.
 inline constexpr Index gathered_lines = 512, gathered_panels = 8, gathered_rows = 192;
+/// Elements of rows beyond which they are taken block by block, with panels gathered anew, rather than all for each gathering.
+inline constexpr Index cached_elements = 3 << 17;
 
 /// Rows of a block whose rows read `k` elements each: its piece of x stays in the second-level cache, unless weights too
 /// large for the third are better read seldom. Whole tiles of 12 rows.
@@ -158,6 +160,7 @@ void gathered_product(bool transposed, Index m, Index k, const T* a, Index lda, 
   const bool copied = !transposed && (width > 1 || (collides<T>(lda) && m > 1)), held = transposed || copied;
   const Index left_rows = transposed ? gathered_rows : copied ? block_rows_max : 0, left_ld = apart(gathered_lines);
   const Grid grid = grid_of(m, b.n, k, true, width);
+  const bool piecewise = m / grid.rows * std::min(total, gathered_lines) > cached_elements;
   const Index each = gathered_lines * gathered_panels * panel_columns + left_rows * left_ld;
   Buffer<T> scratch(grid.rows * grid.columns * each);
   parallel_for(grid.rows * grid.columns, [&](Index part) {
@@ -168,7 +171,7 @@ void gathered_product(bool transposed, Index m, Index k, const T* a, Index lda, 
     T* left = gathered + gathered_lines * gathered_panels * panel_columns;
     const T* rows[block_rows_max];
     for (Index top = m * r / grid.rows, height = 0; top < row_end; top += height) {
-      height = held && row_end - top > left_rows ? left_rows : row_end - top;
+      height = std::min(row_end - top, held ? left_rows : piecewise ? block_rows_max : row_end - top);
       Index first = 0, lines = 0;
       do {
         lines = total - first < gathered_lines ? total - first : gathered_lines;

@@ -36,6 +36,10 @@ struct Attention {
   Var<T> operator()(const Var<T>& x) const { return (*this)(x, x); }
   /// x [N, L, D] attends to a context [N, S, C] -> [N, L, D].
   Var<T> operator()(const Var<T>& x, const Var<T>& context) const {
+    if (const auto groups = row_groups(patches, key_values); !groups.empty()) {
+      if (&x == &context) return by_rows(groups, x, [&](const Var<T>& part) { return (*this)(part, part); });
+      return by_rows(groups, x, context, [&](const Var<T>& part, const Var<T>& other) { return (*this)(part, other); });
+    }
     if (patches.empty()) return attend(x, context);
     return through(
         patches, x,
@@ -56,10 +60,17 @@ struct Attention {
     AttentionOptions<T> options;
     options.heads = heads;
     options.causal = causal;
+    // Beside Linears whose products round to bfloat16 or int8, attention's products in bfloat16 lose nothing.
+    if (q_proj.weight->panels() != dtype_of<T>) options.products = DType::bf16;
     std::vector<Var<T>> keys, values;
+    std::vector<typename KeyValuePatch<T>::KeysValues> apart;
     for (const auto& entry : key_values) {
-      if (!entry.active()) continue;
+      if (!takes_part(entry)) continue;
       auto source = entry.patch->keys_values();
+      if (source.gate) {
+        apart.push_back(std::move(source));
+        continue;
+      }
       keys.push_back(std::move(source.keys));
       values.push_back(std::move(source.values));
     }
@@ -67,7 +78,15 @@ struct Attention {
       options.prefix_k = keys.size() == 1 ? keys[0] : concat<T>(keys, 0);
       options.prefix_v = values.size() == 1 ? values[0] : concat<T>(values, 0);
     }
-    return out_proj(attention(q_proj(x), k_proj(context), v_proj(context), options));
+    const Var<T> q = q_proj(x);
+    Var<T> seen = attention(q, k_proj(context), v_proj(context), options);
+    const Var<T> none(Tensor<T>({x.extent(0), 0, q.extent(2)}));
+    for (const auto& source : apart) {
+      options.prefix_k = source.keys;
+      options.prefix_v = source.values;
+      seen = seen + attention(q, none, none, options) * *source.gate;
+    }
+    return out_proj(seen);
   }
 };
 

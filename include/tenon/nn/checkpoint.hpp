@@ -63,7 +63,8 @@ Var<scalar_of<M>> checkpoint(const M& layer, const Var<X>&... x) {
   std::vector<Var<T>> leaves;
   for (const auto& parameter : before.parameters)
     if (parameter.weight->trainable()) leaves.push_back(parameter.weight->var());
-  const auto run = [&layer](std::span<const Var<T>> inputs) {
+  const auto run = [&layer, rows = detail::row_adapters](std::span<const Var<T>> inputs) {
+    const detail::RowScope same_adapters(rows);
     return [&]<std::size_t... I>(std::index_sequence<I...>) { return layer(inputs[I]...); }(std::index_sequence_for<X...>());
   };
   return checkpoint<T>(run, std::vector<Var<T>>{x...}, leaves,

@@ -3,6 +3,7 @@
 #include <tenon/nn/fields.hpp>
 #include <tenon/nn/init.hpp>
 #include <tenon/ops/conv2d.hpp>
+#include <tenon/ops/shape.hpp>
 
 namespace tenon::inline TENON_ABI {
 
@@ -12,6 +13,7 @@ struct Conv2dConfig {
   Index dilation = 1;
   Index groups = 1;
   bool bias = true;
+  Index upsample = 1;  ///< x is enlarged so many times by the nearest pixel first; only with stride 1
 };
 
 /// A convolution that patches may tune.
@@ -19,13 +21,13 @@ template <class T>
 struct Conv2d {
   Param<T> weight;  ///< [out, in / groups, kh, kw], as checkpoints hold it
   Param<T> bias;    ///< [out], or absent
-  Index stride = 1, padding = 0, dilation = 1, groups = 1;
+  Index stride = 1, padding = 0, dilation = 1, groups = 1, upsample = 1;
   OutputSlot<T> patches;
 
   Conv2d() = default;
   /// Declared: to be loaded or initialised. Throws ShapeError when the groups do not divide the channels.
   Conv2d(Index in, Index out, Index kernel, const Conv2dConfig& config = {})
-      : stride(config.stride), padding(config.padding), dilation(config.dilation), groups(config.groups) {
+      : stride(config.stride), padding(config.padding), dilation(config.dilation), groups(config.groups), upsample(config.upsample) {
     check<ShapeError>(groups > 0 && in % groups == 0 && out % groups == 0, "Conv2d", "expected channels that ", groups,
                       " groups divide, got ", in, " in and ", out, " out");
     weight = Param<T>(Shape{out, in / groups, kernel, kernel});
@@ -34,18 +36,24 @@ struct Conv2d {
   Conv2d(Index in, Index out, Index kernel, Generator& generator, const Conv2dConfig& config = {}) : Conv2d(in, out, kernel, config) {
     initialize(generator);
   }
+  Conv2dOptions options() const { return {stride, padding, dilation, groups, upsample}; }
   void initialize(Generator& generator) { init::fan_in_uniform(weight, bias, generator); }
 
-  /// x [N, H, W, in] -> [N, H', W', out].
-  Var<T> operator()(const Var<T>& x) const {
-    const Conv2dOptions options{stride, padding, dilation, groups};
-    if (patches.empty()) return conv2d(x, *weight, bias.get_if(), options);
-    return through(
+  /// x [N, H, W, in] -> [N, H', W', out], plus a bias of its own [N, out] for each sample (a time embedding) where given.
+  Var<T> operator()(const Var<T>& x, const std::optional<Var<T>>& sample_bias = {}) const {
+    if (patches.empty()) return conv2d(x, *weight, bias.get_if(), options(), {}, sample_bias);
+    if (const auto parts = row_groups(patches); !parts.empty()) {
+      if (!sample_bias) return by_rows(parts, x, [&](const Var<T>& part) { return (*this)(part); });
+      return by_rows(parts, x, *sample_bias, [&](const Var<T>& part, const Var<T>& own) { return (*this)(part, own); });
+    }
+    const bool fused = !changes_output(patches);
+    const Var<T> y = through(
         patches, x,
         [&](const Var<T>& input, std::span<const LowRank<T>> low_rank, bool with_bias) {
-          return conv2d(input, *weight, with_bias ? bias.get_if() : nullptr, options, low_rank);
+          return conv2d(input, *weight, with_bias ? bias.get_if() : nullptr, options(), low_rank, fused ? sample_bias : std::nullopt);
         },
         [&](const Var<T>& product) { return bias ? product + bias->var() : product; });
+    return fused || !sample_bias ? y : y + reshape(*sample_bias, {sample_bias->extent(0), 1, 1, -1});
   }
 
   template <class Self, class F>

@@ -20,10 +20,26 @@ struct Embedding {
   /// ids [...] -> [..., D].
   Var<T> operator()(const Tensor<std::int32_t>& ids) const {
     if (patches.empty()) return embedding(ids, *weight);
-    return through(
-        patches, Var<T>(),
-        [&](const Var<T>&, std::span<const LowRank<T>> low_rank, bool) { return embedding(ids, *weight, low_rank); },
-        [](const Var<T>& product) { return product; });
+    if (const auto groups = row_groups(patches); !groups.empty()) {
+      check<ShapeError>(ids.rank() >= 2, "RowAdapters", "a patched Embedding of adapters by row takes ids [N, L], got ", ids.shape());
+      return by_rows(groups, ids, [&](const Tensor<std::int32_t>& part) { return (*this)(part); });
+    }
+    std::vector<LowRank<T>> low_rank;
+    Tensor<std::int32_t> known(ids);
+    for (const auto& entry : patches) {
+      if (!takes_part(entry)) continue;
+      if (auto term = entry.patch->low_rank(Var<T>())) {
+        term->scale *= entry.scale;
+        low_rank.push_back(std::move(*term));
+      }
+      const auto [first, last] = entry.patch->own_ids();
+      for (auto& id : known)
+        if (first <= id && id < last) id = 0;
+    }
+    Var<T> y = embedding(known, *weight, low_rank);
+    for (const auto& entry : patches)
+      if (takes_part(entry) && entry.patch->has_after()) y = entry.patch->after_rows(ids, y, entry.scale);
+    return y;
   }
 
   template <class Self, class F>

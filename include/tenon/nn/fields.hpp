@@ -22,6 +22,8 @@ template <class T> struct Conv2d;
 template <class T> struct Embedding;
 template <class T> struct Mlp;
 template <class T> struct Attention;
+template <class T> struct LayerNorm;
+template <class T> struct GroupNorm;
 
 /// A shared block's canonical names and what a checkpoint calls them.
 using Renames = std::vector<std::pair<std::string_view, std::string_view>>;
@@ -30,7 +32,7 @@ using Renames = std::vector<std::pair<std::string_view, std::string_view>>;
 template <class T>
 struct SiteRef {
   std::string path;
-  std::variant<Linear<T>*, Conv2d<T>*, Embedding<T>*, Mlp<T>*, Attention<T>*> layer;
+  std::variant<Linear<T>*, Conv2d<T>*, Embedding<T>*, Mlp<T>*, Attention<T>*, LayerNorm<T>*, GroupNorm<T>*> layer;
   Weight<T>* weight = nullptr;              ///< what patches may be merged into; null for Mlp and Attention
   OutputSlot<T>* patches = nullptr;
   KeyValueSlot<T>* key_values = nullptr;    ///< null except for Attention
@@ -46,42 +48,74 @@ template <class M, class... A> struct IsAlternative<M, std::variant<A...>> : std
 template <class M, class T>
 concept SiteLayer = IsAlternative<M, decltype(SiteRef<T>::layer)>::value;
 
-/// Walks a model and calls `on_param(path, Param<T>&)` and `on_site(path, layer&)`.
-template <class T, class OnParam, class OnSite>
-struct Walk {
-  OnParam& on_param;
-  OnSite& on_site;
+/// What a walk meets. Virtual, so that each layer is walked by one function whatever for.
+template <class T>
+struct Visitor {
+  virtual void param(const std::string& path, Param<T>& param) = 0;
+  virtual void site(SiteRef<T> site) = 0;
 
-  void visit(const std::string& path, Param<T>& param, const Renames&) { on_param(path, param); }
+ protected:
+  ~Visitor() = default;
+};
+
+template <class T>
+struct Walk {
+  Visitor<T>& visitor;
+
+  void visit(const std::string& path, Param<T>& param, const Renames&) const { visitor.param(path, param); }
   template <class M>
-  void visit(const std::string& path, std::optional<M>& member, const Renames& renames) {
+  void visit(const std::string& path, std::optional<M>& member, const Renames& renames) const {
     if (member) visit(path, *member, renames);
   }
   template <class M>
-  void visit(const std::string& path, std::unique_ptr<M>& member, const Renames& renames) {
+  void visit(const std::string& path, std::unique_ptr<M>& member, const Renames& renames) const {
     if (member) visit(path, *member, renames);
   }
   template <class M>
-  void visit(const std::string& path, std::vector<M>& members, const Renames& renames) {
+  void visit(const std::string& path, std::vector<M>& members, const Renames& renames) const {
     for (std::size_t i = 0; i < members.size(); ++i) visit(path + "." + std::to_string(i), members[i], renames);
   }
   template <class M>
-  void visit(const std::string& path, M& layer, const Renames& renames) {
-    if constexpr (SiteLayer<M, T>) on_site(path, layer);
+  void visit(const std::string& path, M& layer, const Renames& renames) const {
+    if constexpr (SiteLayer<M, T>) {
+      SiteRef<T> site{path, &layer, nullptr, &layer.patches, nullptr};
+      if constexpr (requires { layer.weight; }) site.weight = layer.weight.get();
+      if constexpr (requires { layer.key_values; }) site.key_values = &layer.key_values;
+      visitor.site(std::move(site));
+    }
     M::fields(layer, [&](std::string_view name, auto& member, const Renames& inner = {}) {
-      for (const auto& [canonical, renamed] : renames)
-        if (name == canonical) name = renamed;
-      std::string child = path;
-      if (!child.empty() && !name.empty()) child += '.';
-      visit(child += name, member, inner);
+      visit(child_path(path, name, renames), member, inner);
     });
+  }
+
+  static std::string child_path(const std::string& path, std::string_view name, const Renames& renames) {
+    for (const auto& [canonical, renamed] : renames)
+      if (name == canonical) name = renamed;
+    std::string child = path;
+    if (!child.empty() && !name.empty()) child += '.';
+    return child += name;
   }
 };
 
-template <class M, class OnParam, class OnSite>
-void walk(M& model, OnParam&& on_param, OnSite&& on_site) {
-  Walk<typename ScalarOf<M>::type, OnParam, OnSite>{on_param, on_site}.visit("", model, {});
+template <class M>
+void walk(M& model, Visitor<typename ScalarOf<M>::type>& visitor) {
+  Walk<typename ScalarOf<M>::type>{visitor}.visit("", model, {});
 }
+
+template <class T>
+struct ParamList final : Visitor<T> {
+  std::vector<ParamRef<T>> list;
+  void param(const std::string& path, Param<T>& param) override {
+    if (param) list.push_back({path, param.get()});
+  }
+  void site(SiteRef<T>) override {}
+};
+template <class T>
+struct SiteList final : Visitor<T> {
+  std::vector<SiteRef<T>> list;
+  void param(const std::string&, Param<T>&) override {}
+  void site(SiteRef<T> site) override { list.push_back(std::move(site)); }
+};
 
 }  // namespace detail
 
@@ -91,24 +125,17 @@ using scalar_of = typename detail::ScalarOf<M>::type;
 /// Every present parameter of the model itself, in the order of its fields. Patches are not among them.
 template <class M>
 std::vector<ParamRef<scalar_of<M>>> params(M& model) {
-  std::vector<ParamRef<scalar_of<M>>> out;
-  detail::walk(model, [&](const std::string& path, auto& param) {
-    if (param) out.push_back({path, param.get()});
-  }, [](const std::string&, auto&) {});
-  return out;
+  detail::ParamList<scalar_of<M>> out;
+  detail::walk(model, out);
+  return std::move(out.list);
 }
 
 /// Every place where patches attach, outer layers before the layers inside them.
 template <class M>
 std::vector<SiteRef<scalar_of<M>>> sites(M& model) {
-  std::vector<SiteRef<scalar_of<M>>> out;
-  detail::walk(model, [](const std::string&, auto&) {}, [&](const std::string& path, auto& layer) {
-    SiteRef<scalar_of<M>> site{path, &layer, nullptr, &layer.patches, nullptr};
-    if constexpr (requires { layer.weight; }) site.weight = layer.weight.get();
-    if constexpr (requires { layer.key_values; }) site.key_values = &layer.key_values;
-    out.push_back(std::move(site));
-  });
-  return out;
+  detail::SiteList<scalar_of<M>> out;
+  detail::walk(model, out);
+  return std::move(out.list);
 }
 
 /// Calls `f(entry)` for every attached patch of one site, output patches first.

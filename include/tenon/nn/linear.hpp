@@ -28,6 +28,7 @@ struct Linear {
   /// x [..., in] -> act(y) [..., out].
   Var<T> operator()(const Var<T>& x, Activation act = Activation::none) const {
     if (patches.empty()) return linear(x, *weight, bias.get_if(), act);
+    if (const auto groups = row_groups(patches); !groups.empty()) return by_rows(groups, x, [&](const Var<T>& part) { return (*this)(part, act); });
     const bool fused = !changes_output(patches);
     const Var<T> y = through(
         patches, x,
@@ -36,6 +37,16 @@ struct Linear {
         },
         [&](const Var<T>& product) { return bias ? product + bias->var() : product; });
     return fused || act == Activation::none ? y : activation(y, act);
+  }
+  /// x [..., in] -> value gelu(gate) [..., out / 2] of the halves of y (GEGLU).
+  Var<T> geglu(const Var<T>& x) const {
+    if (patches.empty()) return geglu_linear(x, *weight, bias.get_if());
+    if (const auto groups = row_groups(patches); !groups.empty()) return by_rows(groups, x, [&](const Var<T>& part) { return geglu(part); });
+    if (changes_output(patches)) return tenon::geglu((*this)(x));
+    return through(
+        patches, x,
+        [&](const Var<T>& input, std::span<const LowRank<T>> low_rank, bool) { return geglu_linear(input, *weight, bias.get_if(), low_rank); },
+        [](const Var<T>& y) { return y; });
   }
 
   template <class Self, class F>

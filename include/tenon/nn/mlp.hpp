@@ -4,17 +4,21 @@
 
 namespace tenon::inline TENON_ABI {
 
-/// y = fc2(act(fc1(x))).
+/// y = fc2(act(fc1(x))); gated: y = fc2(value gelu(gate)), value and gate being the halves of fc1(x) (GEGLU, 2002.05202).
 template <class T>
 struct Mlp {
-  Linear<T> fc1;  ///< D -> hidden
+  Linear<T> fc1;  ///< D -> hidden; gated: twice that
   Linear<T> fc2;  ///< hidden -> D
   Activation act = Activation::gelu;
+  bool gated = false;
   OutputSlot<T> patches;
 
   Mlp() = default;
   /// Declared: to be loaded or initialised.
-  Mlp(Index width, Index hidden, Activation function) : fc1(width, hidden), fc2(hidden, width), act(function) {}
+  Mlp(Index width, Index hidden, Activation function, bool with_gate = false)
+      : fc1(width, with_gate ? 2 * hidden : hidden), fc2(hidden, width), act(function), gated(with_gate) {
+    check(!gated || act == Activation::gelu, "Mlp", "a gate takes gelu, got ", name_of(act));
+  }
   void initialize(Generator& generator) {
     fc1.initialize(generator);
     fc2.initialize(generator);
@@ -22,10 +26,10 @@ struct Mlp {
 
   /// x [..., D] -> [..., D].
   Var<T> operator()(const Var<T>& x) const {
-    if (patches.empty()) return fc2(fc1(x, act));
+    if (patches.empty()) return forward(x);
+    if (const auto groups = row_groups(patches); !groups.empty()) return by_rows(groups, x, [&](const Var<T>& part) { return (*this)(part); });
     return through(
-        patches, x, [&](const Var<T>& input, std::span<const LowRank<T>>, bool) { return fc2(fc1(input, act)); },
-        [](const Var<T>& y) { return y; });
+        patches, x, [&](const Var<T>& input, std::span<const LowRank<T>>, bool) { return forward(input); }, [](const Var<T>& y) { return y; });
   }
 
   template <class Self, class F>
@@ -33,6 +37,9 @@ struct Mlp {
     f("fc1", s.fc1);
     f("fc2", s.fc2);
   }
+
+ private:
+  Var<T> forward(const Var<T>& x) const { return fc2(gated ? fc1.geglu(x) : fc1(x, act)); }
 };
 
 }  // namespace tenon::inline TENON_ABI

@@ -1,7 +1,9 @@
 #pragma once
 // LayerNorm (Ba et al. 2016, 1607.06450) and GroupNorm (Wu, He 2018, 1803.08494).
 #include <tenon/nn/init.hpp>
+#include <tenon/nn/patch.hpp>
 #include <tenon/ops/norm.hpp>
+#include <tenon/ops/unary.hpp>
 
 namespace tenon::inline TENON_ABI {
 
@@ -11,6 +13,7 @@ struct LayerNorm {
   Param<T> weight;  ///< [D]
   Param<T> bias;    ///< [D]
   double eps = 1e-5;
+  OutputSlot<T> patches;
 
   LayerNorm() = default;
   /// Declared: to be loaded or initialised.
@@ -21,7 +24,13 @@ struct LayerNorm {
   }
 
   /// x [..., D] -> [..., D].
-  Var<T> operator()(const Var<T>& x) const { return layer_norm(x, weight->var(), bias->var(), eps); }
+  Var<T> operator()(const Var<T>& x) const {
+    const auto norm = [&](const Var<T>& input) { return layer_norm(input, weight->var(), bias->var(), eps); };
+    if (patches.empty()) return norm(x);
+    if (const auto groups = row_groups(patches); !groups.empty()) return by_rows(groups, x, [&](const Var<T>& part) { return (*this)(part); });
+    return through(
+        patches, x, [&](const Var<T>& input, std::span<const LowRank<T>>, bool) { return norm(input); }, [](const Var<T>& y) { return y; });
+  }
 
   template <class Self, class F>
   static void fields(Self& s, F&& f) {
@@ -37,6 +46,7 @@ struct GroupNorm {
   Param<T> bias;    ///< [C]
   Index groups = 32;
   double eps = 1e-5;
+  OutputSlot<T> patches;
 
   GroupNorm() = default;
   /// Declared: to be loaded or initialised.
@@ -49,7 +59,16 @@ struct GroupNorm {
 
   /// x [N, H, W, C] -> the same shape.
   Var<T> operator()(const Var<T>& x, bool silu = false) const {
-    return group_norm(x, groups, weight->var(), bias->var(), eps, silu);
+    if (patches.empty()) return group_norm(x, groups, weight->var(), bias->var(), eps, silu);
+    if (const auto parts = row_groups(patches); !parts.empty()) return by_rows(parts, x, [&](const Var<T>& part) { return (*this)(part, silu); });
+    const bool fused = !changes_output(patches);
+    const Var<T> y = through(
+        patches, x,
+        [&](const Var<T>& input, std::span<const LowRank<T>>, bool) {
+          return group_norm(input, groups, weight->var(), bias->var(), eps, silu && fused);
+        },
+        [](const Var<T>& normed) { return normed; });
+    return fused || !silu ? y : activation(y, Activation::silu);
   }
 
   template <class Self, class F>

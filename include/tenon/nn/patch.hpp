@@ -7,11 +7,13 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include <tenon/nn/param.hpp>
 #include <tenon/ops/arithmetic.hpp>
+#include <tenon/nn/row_adapters.hpp>
 #include <tenon/ops/low_rank.hpp>
 
 namespace tenon::inline TENON_ABI {
@@ -40,17 +42,23 @@ struct OutputPatch : Patch<T> {
   virtual bool has_after() const { return false; }
   /// The layer's output y, changed; x is the layer's input. `scale` is the entry's scale.
   virtual Var<T> after(const Var<T>& /*x*/, const Var<T>& y, T /*scale*/) const { return y; }
+  /// `after` for an Embedding, whose input are ids: y [..., D] of ids [...].
+  virtual Var<T> after_rows(const Tensor<std::int32_t>& /*ids*/, const Var<T>& y, T scale) const { return after(Var<T>(), y, scale); }
+  /// Ids beyond an Embedding's table for which `after_rows` has rows of its own, as [first, last); the table's row 0 stands in.
+  virtual std::pair<Index, Index> own_ids() const { return {0, 0}; }
   /// Whether this patch can be folded into the layer's weight.
   virtual bool can_merge() const { return false; }
   /// The weight with this patch folded in; nothing unless can_merge.
   virtual std::optional<Tensor<T>> merged(const Tensor<T>& /*weight*/, T /*scale*/) const { return std::nullopt; }
 };
 
-/// A second source of keys and values that every query of an Attention sees.
+/// A second source of keys and values that every query of an Attention sees: in front of its own, or with a gate attended
+/// apart and added, gate [1] times.
 template <class T>
 struct KeyValuePatch : Patch<T> {
   struct KeysValues {
-    Var<T> keys, values;  // [P, D] each
+    Var<T> keys, values;         // [P, D] each
+    std::optional<Var<T>> gate;  // [1]
   };
   virtual KeysValues keys_values() const = 0;
 };
@@ -87,13 +95,36 @@ using OutputSlot = PatchSlot<T, OutputPatch<T>>;
 template <class T>
 using KeyValueSlot = PatchSlot<T, KeyValuePatch<T>>;
 
+/// Whether an entry takes part in this call. Throws Error when it is in the weights although rows choose their adapters.
+template <class T, class P>
+bool takes_part(const PatchEntry<T, P>& entry) {
+  const auto* rows = detail::row_adapters.get();
+  if (rows == nullptr) return entry.active();
+  check(!entry.merged, "RowAdapters", "adapter '", entry.adapter, "' is merged, so every row would have it; unmerge it first");
+  return entry.active() && rows->names(entry.adapter);
+}
+
+/// The rows of each adapter, where the slots hold one that some rows take and others do not; else nothing.
+template <class... Slot>
+std::vector<RowGroup> row_groups(const Slot&... slots) {
+  const auto* rows = detail::row_adapters.get();
+  if (rows == nullptr || rows->uniform) return {};
+  std::set<std::string_view> here;
+  const auto look = [&](const auto& slot) {
+    for (const auto& entry : slot)
+      if (takes_part(entry)) here.insert(entry.adapter);
+  };
+  (look(slots), ...);
+  return here.empty() ? std::vector<RowGroup>{} : detail::group_rows(*rows, here);
+}
+
 /// Runs a layer through its slot. `product(x, low_rank, with_bias)` is the layer itself, `add_bias(y)` its bias alone.
 template <class T, class Product, class AddBias>
 Var<T> through(const OutputSlot<T>& slot, Var<T> x, Product&& product, AddBias&& add_bias) {
   std::vector<LowRank<T>> low_rank;
   std::optional<Var<T>> column_scale;
   for (const auto& entry : slot) {
-    if (!entry.active()) continue;
+    if (!takes_part(entry)) continue;
     x = entry.patch->before(x);
     if (auto term = entry.patch->low_rank(x)) {
       term->scale *= entry.scale;
@@ -103,7 +134,7 @@ Var<T> through(const OutputSlot<T>& slot, Var<T> x, Product&& product, AddBias&&
   }
   Var<T> y = column_scale ? add_bias(product(x, low_rank, false) * *column_scale) : product(x, low_rank, true);
   for (const auto& entry : slot)
-    if (entry.active() && entry.patch->has_after()) y = entry.patch->after(x, y, entry.scale);
+    if (takes_part(entry) && entry.patch->has_after()) y = entry.patch->after(x, y, entry.scale);
   return y;
 }
 
@@ -111,7 +142,7 @@ Var<T> through(const OutputSlot<T>& slot, Var<T> x, Product&& product, AddBias&&
 template <class T>
 bool changes_output(const OutputSlot<T>& slot) {
   for (const auto& entry : slot)
-    if (entry.active() && (entry.patch->has_after() || entry.patch->column_scale())) return true;
+    if (takes_part(entry) && (entry.patch->has_after() || entry.patch->column_scale())) return true;
   return false;
 }
 

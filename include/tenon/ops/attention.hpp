@@ -18,6 +18,9 @@ struct AttentionOptions {
   std::vector<Index> key_lengths;
   /// Further keys and values [P, D] in front of each sample's own, which every query sees.
   std::optional<Var<T>> prefix_k, prefix_v;
+  /// bf16 (of float only): forward multiplies in bfloat16 where the machine does, which rounds q, k, v and the weights of the keys;
+  /// softmax and sums stay float32, and backward multiplies in float32.
+  DType products = DType::f32;
 };
 
 /// softmax(scale q k^T) v for each head; q [N, L, D], k and v [N, S, D] give [N, L, D], a head being D / heads columns.
@@ -32,6 +35,8 @@ Var<T> attention(const Var<T>& q, const Var<T>& k, const Var<T>& v, const Attent
                     " key lengths for q ", q.shape(), " and k ", k.shape(), ", got ", options.key_lengths.size());
   for (Index length : options.key_lengths)
     check<ShapeError>(0 <= length && length <= k.extent(1), "attention", "expected key lengths of 0 to ", k.extent(1), ", got ", length);
+  check(options.products == DType::f32 || options.products == DType::bf16, "attention", "expected products in float32 or bfloat16, got ",
+        name_of(options.products));
   check<ShapeError>(options.prefix_k.has_value() == options.prefix_v.has_value(), "attention", "expected prefix keys and values, got one of them");
   const Var<T> none(Tensor<T>({0, width}));
   const Var<T>& prefix_k = options.prefix_k ? *options.prefix_k : none;
@@ -42,6 +47,7 @@ Var<T> attention(const Var<T>& q, const Var<T>& k, const Var<T>& v, const Attent
   kernels::AttentionShape shape{.n = n, .heads = heads, .lq = q.extent(1), .lk = k.extent(1), .d = width / heads, .prefix = prefix_k.extent(0)};
   shape.scale = options.scale ? *options.scale : 1.0 / std::sqrt(static_cast<double>(shape.d));
   shape.causal = options.causal;
+  shape.products = options.products;
   shape.key_lengths = options.key_lengths.empty() ? nullptr : options.key_lengths.data();
   auto out = std::make_shared<Tensor<T>>(Tensor<T>::uninitialized(q.shape()));
   auto lse = Tensor<T>::uninitialized({n, heads, shape.lq});

@@ -1,5 +1,6 @@
 #pragma once
-// conv2d: two-dimensional convolution on channels-last activations, with low-rank terms beside the weight.
+// conv2d: two-dimensional convolution on channels-last activations, with low-rank terms beside the weight
+// and a bias for each sample.
 #include <tenon/kernels/conv.hpp>
 #include <tenon/kernels/elementwise.hpp>
 #include <tenon/ops/low_rank.hpp>
@@ -11,6 +12,7 @@ struct Conv2dOptions {
   Index padding = 0;
   Index dilation = 1;
   Index groups = 1;
+  Index upsample = 1;  ///< x counts as enlarged so many times by the nearest pixel, which no copy is made for; only with stride 1
 };
 
 namespace detail {
@@ -25,6 +27,7 @@ inline kernels::ConvShape conv_shape(const Shape& x, const Shape& weight, const 
   s.pad_h = s.pad_w = o.padding;
   s.dilation_h = s.dilation_w = o.dilation;
   s.groups = o.groups;
+  s.upsample = o.upsample;
   kernels::check_conv("conv2d", s);
   return s;
 }
@@ -53,13 +56,18 @@ struct ConvLowRank {
 
 /// x [N, H, W, C] -> [N, H', W', out] for weight [out, C / groups, kh, kw], bias [out] or null, and low-rank terms
 /// A [R, C / groups, kh, kw] (or [R, C, kh, kw], reading every input), B [out, R / groups, 1, 1].
+/// A sample bias [N, out], as a time embedding, is added to all pixels of its sample.
 /// Gradients of weight, bias, A and B flow where they are trainable. Throws ShapeError when extents do not fit.
 template <class T>
 Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity_t<Weight<T>>* bias = nullptr, const Conv2dOptions& options = {},
-              std::type_identity_t<std::span<const LowRank<T>>> low_rank = {}) {
+              std::type_identity_t<std::span<const LowRank<T>>> low_rank = {},
+              const std::type_identity_t<std::optional<Var<T>>>& sample_bias = {}) {
   const kernels::ConvShape s = detail::conv_shape(x.shape(), weight.shape(), options);
   check<ShapeError>(bias == nullptr || bias->shape() == Shape{s.out}, "conv2d", "expected a bias of shape [", s.out, "]");
-  std::vector<Var<T>> inputs{x, weight.trainable() ? weight.var() : Var<T>(), bias != nullptr ? bias->var() : Var<T>()};
+  check<ShapeError>(!sample_bias || sample_bias->shape() == Shape{s.n, s.out}, "conv2d", "expected a sample bias of shape [", s.n, ", ", s.out,
+                    "] for input ", x.shape(), " and weight ", weight.shape(), ", got ", sample_bias ? sample_bias->shape() : Shape{});
+  std::vector<Var<T>> inputs{x, weight.trainable() ? weight.var() : Var<T>(), bias != nullptr ? bias->var() : Var<T>(),
+                             sample_bias ? *sample_bias : Var<T>()};
   std::vector<detail::ConvLowRank<T>> states;
   std::vector<kernels::LowRankTerm<T>> terms;
   for (const auto& term : low_rank) {
@@ -91,6 +99,9 @@ Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity
   auto y = Tensor<T>::uninitialized({s.n, s.out_h(), s.out_w(), s.out});
   kernels::Epilogue<T> epilogue;
   epilogue.bias = bias != nullptr ? bias->value().data() : nullptr;
+  epilogue.sample_bias = sample_bias ? sample_bias->value().data() : nullptr;
+  epilogue.sample_rows = s.out_h() * s.out_w();
+  epilogue.lds = s.out;
   kernels::conv2d_forward<T>(s, x.value().data(), *packed, y.data(), epilogue, terms);
 
   for (auto& state : states) {
@@ -101,6 +112,8 @@ Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity
                 [s, packed, states = std::move(states), x_shape = x.shape(), x = inputs[1].requires_grad() ? x.shared() : nullptr](
                     Tensor<T>& dy, std::span<Grad<T>> dx) {
                   if (dx[2].wanted()) kernels::column_sum(dy.data(), s.out, s.pixels(), s.out, dx[2].slot().data(), true);
+                  for (Index n = 0, rows = s.out_h() * s.out_w(); dx[3].wanted() && n < s.n; ++n)
+                    kernels::column_sum(dy.data() + n * rows * s.out, s.out, rows, s.out, dx[3].slot().data() + n * s.out, true);
                   if (dx[1].wanted()) kernels::conv2d_dw<T>(s, x->data(), dy.data(), dx[1].slot().data(), true);
                   Tensor<T> d;
                   if (dx[0].wanted()) {

@@ -7,12 +7,12 @@
 namespace tenon::inline TENON_ABI {
 
 namespace detail {
-/// The rows of the table, converted after the lookup where it is stored in another type.
+/// The rows of the table, converted after the lookup where it is stored as a file has it.
 template <class T>
 Tensor<T> looked_up(const Tensor<std::int32_t>& ids, const Weight<T>& table, const Shape& shape) {
   const Index rows = table.shape()[0], width = table.shape()[1];
   const RawTensor bytes = table.bytes();
-  if (bytes.dtype != dtype_of<T>) {
+  if (std::holds_alternative<RawTensor>(table.stored())) {
     const std::size_t size = static_cast<std::size_t>(width) * bytes_of(bytes.dtype);
     const auto picked = allocate<std::byte>(ids.size() * static_cast<Index>(size));
     for (Index i = 0; i < ids.size(); ++i)

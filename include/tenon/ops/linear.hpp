@@ -1,5 +1,6 @@
 #pragma once
-// linear: y = act(x W^T + sum s (x' A^T) B^T + bias), one pass over y however many low-rank terms there are.
+// linear: y = act(x W^T + sum s (x' A^T) B^T + bias), one pass over y however many low-rank terms there are; geglu_linear.
+#include <tenon/kernels/activation.hpp>
 #include <tenon/kernels/elementwise.hpp>
 #include <tenon/kernels/gemm.hpp>
 #include <tenon/ops/low_rank.hpp>
@@ -32,18 +33,16 @@ struct LowRankState {
   bool own_input;
 };
 
-}  // namespace detail
-
-/// x [..., in] -> [..., out] for weight [out, in], bias [out] or null, and low-rank terms A [R, in], B [out, R].
-/// Gradients of weight, bias, A and B flow where they are trainable. Throws ShapeError when extents do not fit.
+/// linear, or where `gated` geglu_linear.
 template <class T>
-Var<T> linear(const Var<T>& x, const Weight<T>& weight, const std::type_identity_t<Weight<T>>* bias = nullptr,
-              Activation activation = Activation::none, std::type_identity_t<std::span<const LowRank<T>>> low_rank = {}) {
-  check<ShapeError>(weight.shape().rank() == 2, "linear", "expected a weight [out, in] for input ", x.shape(), ", got ", weight.shape());
+Var<T> linear_product(std::string_view op, const Var<T>& x, const Weight<T>& weight, const Weight<T>* bias, Activation activation, bool gated,
+                      std::span<const LowRank<T>> low_rank) {
+  check<ShapeError>(weight.shape().rank() == 2, op, "expected a weight [out, in] for input ", x.shape(), ", got ", weight.shape());
   const Index n = weight.shape()[0], k = weight.shape()[1];
-  check<ShapeError>(x.rank() >= 1 && x.shape()[-1] == k, "linear", "expected input [..., ", k, "] for weight ", weight.shape(),
+  check<ShapeError>(!gated || n % 2 == 0, op, "expected a weight of values and gates [2 F, ", k, "], got ", weight.shape());
+  check<ShapeError>(x.rank() >= 1 && x.shape()[-1] == k, op, "expected input [..., ", k, "] for weight ", weight.shape(),
                     ", got ", x.shape());
-  check<ShapeError>(bias == nullptr || bias->shape() == Shape{n}, "linear", "expected a bias of shape [", n, "]");
+  check<ShapeError>(bias == nullptr || bias->shape() == Shape{n}, op, "expected a bias of shape [", n, "]");
   const Index m = k == 0 ? 0 : x.size() / k;
 
   std::vector<Var<T>> inputs{x};
@@ -51,15 +50,15 @@ Var<T> linear(const Var<T>& x, const Weight<T>& weight, const std::type_identity
   const Var<T> b = bias != nullptr ? bias->var() : Var<T>();
   inputs.push_back(w);
   inputs.push_back(b);
-  std::vector<detail::LowRankState<T>> states;
+  std::vector<LowRankState<T>> states;
   std::vector<kernels::LowRankTerm<T>> terms;
   for (const auto& term : low_rank) {
     const Index rank = term.a->shape()[0];
-    check<ShapeError>(term.a->shape() == Shape{rank, k} && term.b->shape() == Shape{n, rank}, "linear", "expected A [", rank, ", ", k,
+    check<ShapeError>(term.a->shape() == Shape{rank, k} && term.b->shape() == Shape{n, rank}, op, "expected A [", rank, ", ", k,
                       "] and B [", n, ", ", rank, "], got ", term.a->shape(), " and ", term.b->shape());
     const Var<T>& own = term.x ? *term.x : x;
-    check<ShapeError>(own.shape() == x.shape(), "linear", "expected a low-rank input of shape ", x.shape(), ", got ", own.shape());
-    detail::LowRankState<T> state{packed_linear(*term.a), packed_linear(*term.b), term.scale, rank, Tensor<T>::uninitialized({m, rank}),
+    check<ShapeError>(own.shape() == x.shape(), op, "expected a low-rank input of shape ", x.shape(), ", got ", own.shape());
+    LowRankState<T> state{packed_linear(*term.a), packed_linear(*term.b), term.scale, rank, Tensor<T>::uninitialized({m, rank}),
                                   own.shared(), inputs.size(), term.x.has_value()};
     kernels::gemm(own.value().data(), k, m, *state.a, state.t.data(), rank);
     kernels::scale(state.t.size(), static_cast<double>(term.scale), state.t.data(), state.t.data());
@@ -74,15 +73,21 @@ Var<T> linear(const Var<T>& x, const Weight<T>& weight, const std::type_identity
   for (const auto& input : inputs) wanted = wanted || input.requires_grad();
   wanted = wanted && grad_enabled();
   const auto packed = packed_linear(weight);
-  auto y = Tensor<T>::uninitialized(x.shape().with(-1, n));
+  const Index columns = gated ? n / 2 : n;
+  const bool apart = gated && (columns == 0 || columns % kernels::panel_columns != 0);  // gates that begin inside a panel: a second pass
+  auto y = Tensor<T>::uninitialized(x.shape().with(-1, columns));
   Tensor<T> pre;
-  if (wanted && activation != Activation::none) pre = Tensor<T>::uninitialized({m, n});
+  if (apart || (wanted && activation != Activation::none)) pre = Tensor<T>::uninitialized({m, n});
   kernels::Epilogue<T> epilogue;
   epilogue.bias = bias != nullptr ? bias->value().data() : nullptr;
-  epilogue.activation = activation;
-  epilogue.pre_activation = pre.size() > 0 ? pre.data() : nullptr;
-  epilogue.ldp = n;
-  kernels::gemm(x.value().data(), k, m, *packed, y.data(), n, epilogue, terms);
+  if (!apart) {
+    epilogue.activation = activation;
+    epilogue.gated = gated;
+    epilogue.pre_activation = pre.size() > 0 ? pre.data() : nullptr;
+    epilogue.ldp = n;
+  }
+  kernels::gemm(x.value().data(), k, m, *packed, apart ? pre.data() : y.data(), apart ? n : columns, epilogue, terms);
+  if (apart) kernels::geglu_forward(m, columns, pre.data(), y.data());
   if (!wanted) return Var<T>(std::move(y));
 
   for (auto& state : states) {
@@ -91,11 +96,16 @@ Var<T> linear(const Var<T>& x, const Weight<T>& weight, const std::type_identity
   }
   auto shared_y = std::make_shared<const Tensor<T>>(std::move(y));
   return record(shared_y, std::span<const Var<T>>(inputs),
-                [m, n, k, packed, activation, pre = std::move(pre), states = std::move(states),
-                 out = activation == Activation::none ? nullptr : shared_y, x = w.requires_grad() ? x.shared() : nullptr,
+                [m, n, k, packed, activation, gated, pre = std::move(pre), states = std::move(states),
+                 out = activation == Activation::none || gated ? nullptr : shared_y, x = w.requires_grad() ? x.shared() : nullptr,
                  x_shape = x.shape()](Tensor<T>& dy, std::span<Grad<T>> dx) {
-                  if (activation != Activation::none)
-                    kernels::unary_backward(detail::unary_of(activation), dy.size(), pre.data(), out->data(), dy.data(), dy.data());
+                  if (gated) {
+                    auto d = Tensor<T>::uninitialized({m, n});
+                    kernels::geglu_backward(m, n / 2, pre.data(), static_cast<const T*>(dy.data()), d.data());
+                    dy = std::move(d);
+                  } else if (activation != Activation::none) {
+                    kernels::unary_backward(unary_of(activation), dy.size(), pre.data(), out->data(), dy.data(), dy.data());
+                  }
                   if (dx[2].wanted()) kernels::column_sum(dy.data(), n, m, n, dx[2].slot().data(), true);
                   if (dx[1].wanted()) kernels::gemm_dw(dy.data(), n, x->data(), k, m, n, k, dx[1].slot().data(), k, true);
                   Tensor<T> d;
@@ -118,6 +128,25 @@ Var<T> linear(const Var<T>& x, const Weight<T>& weight, const std::type_identity
                   }
                   if (dx[0].wanted()) dx[0].add(std::move(d));
                 });
+}
+
+}  // namespace detail
+
+/// x [..., in] -> [..., out] for weight [out, in], bias [out] or null, and low-rank terms A [R, in], B [out, R].
+/// Gradients of weight, bias, A and B flow where they are trainable. Throws ShapeError when extents do not fit.
+template <class T>
+Var<T> linear(const Var<T>& x, const Weight<T>& weight, const std::type_identity_t<Weight<T>>* bias = nullptr,
+              Activation activation = Activation::none, std::type_identity_t<std::span<const LowRank<T>>> low_rank = {}) {
+  return detail::linear_product("linear", x, weight, bias, activation, false, low_rank);
+}
+
+/// geglu(linear(x, ...)) in one pass: x [..., in] -> value gelu(gate) [..., F], value and gate being the halves of the columns
+/// of weight [2 F, in], bias [2 F] or null, and low-rank terms A [R, in], B [2 F, R] (Shazeer, 2002.05202, erf form).
+/// Gradients and errors as for linear.
+template <class T>
+Var<T> geglu_linear(const Var<T>& x, const Weight<T>& weight, const std::type_identity_t<Weight<T>>* bias = nullptr,
+                    std::type_identity_t<std::span<const LowRank<T>>> low_rank = {}) {
+  return detail::linear_product("geglu_linear", x, weight, bias, Activation::gelu, true, low_rank);
 }
 
 }  // namespace tenon::inline TENON_ABI

@@ -7,6 +7,7 @@
 #include <tenon/nn/conv2d.hpp>
 #include <tenon/nn/embedding.hpp>
 #include <tenon/nn/mlp.hpp>
+#include <tenon/nn/norm.hpp>
 #include <tenon/peft/targets.hpp>
 
 namespace tenon::inline TENON_ABI {
@@ -39,10 +40,10 @@ struct NewPatch {
   Patch<T>& patch() { return output ? static_cast<Patch<T>&>(*output) : *key_value; }
 };
 
-/// `linear`, `conv2d`, `embedding`, `mlp` or `attention`.
+/// `linear`, `conv2d`, `embedding`, `mlp`, `attention`, `layer_norm` or `group_norm`.
 template <class T>
 std::string_view kind_of(const SiteRef<T>& site) {
-  constexpr std::string_view kinds[] = {"linear", "conv2d", "embedding", "mlp", "attention"};
+  constexpr std::string_view kinds[] = {"linear", "conv2d", "embedding", "mlp", "attention", "layer_norm", "group_norm"};
   return kinds[site.layer.index()];
 }
 
@@ -98,23 +99,19 @@ AttachReport place(std::vector<Placement<T>> placements, const AttachOptions& op
   return report;
 }
 
-}  // namespace detail
-
-/// Attaches a method to every site that `config.targets` names (see target_matches), or where there are none to every
-/// site that the method fits by itself. `make_patch(config, site, generator)` belongs to the method.
-/// Throws NameError for a target that matches nothing, or only layers that the method does not fit.
-template <class M, class Config>
-AttachReport attach(M& model, const Config& config, Generator& generator, const AttachOptions& options = {}) {
+/// What `make(site)` makes for every site that the targets name, or where there are none for every site that `by_default` takes.
+template <class M, class ByDefault, class Make>
+std::vector<Placement<scalar_of<M>>> patches_for(M& model, const std::vector<std::string>& targets, ByDefault&& by_default, Make&& make) {
   using T = scalar_of<M>;
   const auto all = sites(model);
-  std::vector<detail::Placement<T>> placements;
-  std::set<std::string> fruitless(config.targets.begin(), config.targets.end());
+  std::vector<Placement<T>> placements;
+  std::set<std::string> fruitless(targets.begin(), targets.end());
   std::map<std::string, std::string> misfits;  // a target and a layer it names that the method does not fit
   for (const auto& site : all) {
-    if (config.targets.empty() ? !fits_by_default(config, site) : !any_target_matches(config.targets, site.path)) continue;
-    NewPatch<T> made = make_patch(config, site, generator);
+    if (targets.empty() ? !by_default(site) : !any_target_matches(targets, site.path)) continue;
+    NewPatch<T> made = make(site);
     if (!made) {
-      for (const auto& target : config.targets)
+      for (const auto& target : targets)
         if (target_matches(target, site.path)) misfits.emplace(target, join_text(site.path, " (", kind_of(site), ")"));
       continue;
     }
@@ -125,8 +122,21 @@ AttachReport attach(M& model, const Config& config, Generator& generator, const 
     check<NameError>(!fruitless.contains(target), "attach", "'", target, "' names only layers that this method does not fit, such as ", misfit);
   check<NameError>(fruitless.empty(), "attach", "'", fruitless.empty() ? std::string() : *fruitless.begin(),
                    "' matches no layer of the model; nearest: ",
-                   fruitless.empty() ? std::string() : nearest_names(*fruitless.begin(), detail::endings_of(all, *fruitless.begin())));
+                   fruitless.empty() ? std::string() : nearest_names(*fruitless.begin(), endings_of(all, *fruitless.begin())));
   check<NameError>(!placements.empty(), "attach", "the model has no layer that this method fits");
+  return placements;
+}
+
+}  // namespace detail
+
+/// Attaches a method to every site that `config.targets` names (see target_matches), or where there are none to every
+/// site that the method fits by itself. `make_patch(config, site, generator)` belongs to the method.
+/// Throws NameError for a target that matches nothing, or only layers that the method does not fit; Error for a name that is
+/// taken. Then nothing is attached.
+template <class M, class Config>
+AttachReport attach(M& model, const Config& config, Generator& generator, const AttachOptions& options = {}) {
+  auto placements = detail::patches_for(model, config.targets, [&](const auto& site) { return fits_by_default(config, site); },
+                                        [&](const auto& site) { return make_patch(config, site, generator); });
   return detail::place(std::move(placements), options);
 }
 

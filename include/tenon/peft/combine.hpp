@@ -21,26 +21,6 @@ struct LowRankReport : AttachReport {
 
 namespace detail {
 
-/// delta [m, k] (rows of `groups` equal blocks, each with its own inputs) as A and B of a LoRA of `rank`; its squared error and size add up.
-template <class T>
-LowRankFactors<T> grouped_low_rank(const Tensor<T>& delta, Index rank, Index groups) {
-  const Index m = delta.extent(0), k = delta.size() / std::max<Index>(1, m), each = rank / groups, rows = m / groups;
-  LowRankFactors<T> out{Tensor<T>(Shape{rank, k}), Tensor<T>(Shape{m, each}), 0};
-  double missed = 0, all = 0;
-  for (Index g = 0; g < groups; ++g) {
-    const Tensor<T> block({rows, k}, std::span(delta.data() + g * rows * k, static_cast<std::size_t>(rows * k)));
-    const auto part = low_rank_of(block, each);
-    std::copy_n(part.a.data(), each * k, out.a.data() + g * each * k);
-    std::copy_n(part.b.data(), rows * each, out.b.data() + g * rows * each);
-    double square = 0;
-    for (const T v : block) square += static_cast<double>(v) * static_cast<double>(v);
-    missed += part.error * part.error * square;
-    all += square;
-  }
-  out.error = all > 0 ? std::sqrt(missed / all) : 0;
-  return out;
-}
-
 /// A LoRA of scale 1 for a site from A [R, ...] and B [m, R / groups].
 template <class T>
 std::unique_ptr<Lora<T>> lora_of_factors(const SiteRef<T>& site, LowRankFactors<T> factors) {
@@ -210,7 +190,7 @@ LowRankReport extract(M& base, M& tuned, const ExtractOptions& options = {}) {
   LowRankReport report;
   for (std::size_t i = 0; i < from.size(); ++i) {
     check<NameError>(from[i].path == to[i].path, "extract", "expected ", from[i].path, ", got ", to[i].path);
-    if (from[i].weight == nullptr || (!options.targets.empty() && !any_target_matches(options.targets, from[i].path))) continue;
+    if (from[i].weight == nullptr || from[i].weight->shape().rank() < 2 || (!options.targets.empty() && !any_target_matches(options.targets, from[i].path))) continue;
     std::erase_if(fruitless, [&](const auto& target) { return target_matches(target, from[i].path); });
     check<ShapeError>(from[i].weight->shape() == to[i].weight->shape(), "extract", from[i].path, ": expected shape ", from[i].weight->shape(), ", got ",
                       to[i].weight->shape());

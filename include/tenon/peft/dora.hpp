@@ -1,12 +1,11 @@
 #pragma once
-// DoRA: weight-decomposed low-rank adaptation (Liu et al. 2024, 2402.09353) of Linear and Conv2d.
+// DoRA: weight-decomposed low-rank adaptation (Liu et al. 2024, 2402.09353) of Linear, Conv2d and Embedding.
 //
-// W' = m / ||W + s B A|| (W + s B A), norms and magnitudes m by output. As in the paper (4.3) and in peft the norm is a
+// W' = m / ||W + s B A|| (W + s B A), norms and magnitudes m by output (of an Embedding: by column). As in the paper (4.3) and in peft the norm is a
 // constant in training. It comes from ||W||^2 + 2 s (W A^T) . B + s^2 (B A A^T) . B, so W + s B A is never built.
 // Two differences from peft on purpose: the entry's scale e means W + e (W' - W), so that 0 is the base (peft scales B A
 // inside the norm and leaves m / ||W|| behind), and dropout falls on the low-rank path alone.
-#include <tenon/ops/reduce.hpp>
-#include <tenon/peft/layer.hpp>
+#include <tenon/ops/gather.hpp>
 #include <tenon/peft/lora.hpp>
 
 namespace tenon::inline TENON_ABI {
@@ -23,7 +22,7 @@ template <class T>
 struct Dora final : OutputPatch<T> {
   TunedLayer<T> layer;
   Lora<T> lora;
-  Param<T> magnitude;  ///< Linear [out], Conv2d [1, out, 1, 1]
+  Param<T> magnitude;  ///< Linear [out], Conv2d [1, out, 1, 1], Embedding [D]
 
   /// W is the layer's weight as it stands now: what later merges put there does not count.
   Dora(const TunedLayer<T>& tuned, Lora<T> low_rank)
@@ -53,11 +52,27 @@ struct Dora final : OutputPatch<T> {
                                          : linear(linear(input, *lora.a), up, shift.get());
     return y * ((c - 1.0) * e + 1.0) + delta;
   }
+  /// The same for rows [..., D] of a table: y + e ((c - 1) y + c s A^T[ids] B^T).
+  Var<T> after_rows(const Tensor<std::int32_t>& ids, const Var<T>& y, T scale) const override {
+    const double e = static_cast<double>(scale);
+    const Var<T> c = factor();
+    const Var<T> picked = index_select(lora.a->var(), 1, Tensor<std::int32_t>(ids).reshape(Shape{ids.size()}));  // [R, n]
+    const Var<T> delta = matmul(picked, lora.b->var(), {.transpose_a = true, .transpose_b = true}) * (c * (e * static_cast<double>(lora.scale())));
+    return y * ((c - 1.0) * e + 1.0) + reshape(delta, y.shape());
+  }
   bool can_merge() const override { return true; }
   std::optional<Tensor<T>> merged(const Tensor<T>& weight, T scale) const override {
     const NoGrad none;
     const Tensor<T> c = factor().value();
     Tensor<T> out(weight), rows(lora.b->value());
+    if (layer.table) {
+      const Index d = layer.out(), r = lora.rank();
+      const Tensor<T> keep = ((Var<T>(c) - 1.0) * static_cast<double>(scale) + 1.0).value();
+      for (Index i = 0; i < out.size(); ++i) out.data()[i] *= keep.data()[i % d];
+      for (Index o = 0; o < d; ++o) kernels::scale(r, static_cast<double>(scale * lora.scale() * c.data()[o]), rows.data() + o * r, rows.data() + o * r);
+      kernels::matmul(true, true, layer.fan_in(), d, r, lora.a->value().data(), layer.fan_in(), rows.data(), r, out.data(), d, true);
+      return out;
+    }
     const Index k = layer.fan_in(), each = rows.size() / std::max<Index>(1, layer.out());
     for (Index o = 0; o < layer.out(); ++o) {
       const double keep = 1 + static_cast<double>(scale) * (static_cast<double>(c.data()[o]) - 1);
@@ -88,13 +103,16 @@ struct Dora final : OutputPatch<T> {
     const Tensor<T>&w = *weight, &a = lora.a->value(), &b = lora.b->value();
     const Index out = layer.out(), k = layer.fan_in(), rank = lora.rank(), groups = rank / b.extent(1), each = rank / groups;
     auto wa = Tensor<T>::uninitialized({out, rank}), aa = Tensor<T>::uninitialized({rank, rank});
-    kernels::matmul(false, true, out, rank, k, w.data(), k, a.data(), k, wa.data(), rank, false);
+    kernels::matmul(layer.table, true, out, rank, k, w.data(), layer.table ? out : k, a.data(), k, wa.data(), rank, false);
     kernels::matmul(false, true, rank, rank, k, a.data(), k, a.data(), k, aa.data(), rank, false);
     if (squares_.empty()) {  // W does not change
       squares_.assign(static_cast<std::size_t>(out), 0);
       parallel_for(out, [&](Index o) {
         double sum = 0;
-        for (Index i = 0; i < k; ++i) sum += static_cast<double>(w.data()[o * k + i]) * static_cast<double>(w.data()[o * k + i]);
+        for (Index i = 0; i < k; ++i) {
+          const double v = static_cast<double>(w.data()[layer.table ? i * out + o : o * k + i]);
+          sum += v * v;
+        }
         squares_[static_cast<std::size_t>(o)] = sum;
       });
     }
@@ -121,45 +139,16 @@ struct Dora final : OutputPatch<T> {
   mutable std::pair<std::uint64_t, std::uint64_t> norms_version_;
 };
 
-/// DoRA by input, as older LyCORIS files have it (dora_scale [1, in(, 1, 1)]): W' = m / ||W + s B A|| (W + s B A), norms by
-/// input channel. Read from files; W' is built in each forward.
-template <class T>
-struct DoraByInput final : WeightDelta<T> {
-  Lora<T> lora;
-  Param<T> magnitude;  ///< [1, in(, 1, 1)]
-
-  DoraByInput(const TunedLayer<T>& tuned, Lora<T> low_rank)
-      : WeightDelta<T>(tuned), lora(std::move(low_rank)),
-        magnitude(tuned.is_conv() ? Shape{1, tuned.shape()[1], 1, 1} : Shape{1, tuned.shape()[1]}), base_(tuned.weight->stored()) {}
-  std::string_view kind() const override { return "dora_by_input"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override {
-    lora.params(f);
-    f("dora_scale", magnitude);
-  }
-  Var<T> delta() const override {
-    const Shape& shape = this->layer.shape();
-    const Var<T> w(detail::elements_of<T>(base_));
-    const Index r = lora.rank();
-    const Var<T> low = matmul(reshape(lora.b->var(), Shape{shape[0], r}), reshape(lora.a->var(), Shape{r, this->layer.fan_in()}));
-    const Var<T> v = w + reshape(low, shape) * static_cast<double>(lora.scale());
-    const Var<T> n = norm(v, shape.rank() == 4 ? Axes{0, 2, 3} : Axes{0}, true).detach();
-    return v * (magnitude->var() / n) - w;
-  }
-
- private:
-  typename Weight<T>::Stored base_;
-};
-
 template <class T>
 bool fits_by_default(const DoraConfig&, const SiteRef<T>&) {
   return false;
 }
 
-/// The patch of one site, initialised, or none where the layer is neither Linear nor Conv2d. Throws Error for a layer whose
+/// The patch of one site, initialised, or none where the layer is no Linear, Conv2d or Embedding. Throws Error for a layer whose
 /// weight has no elements yet: its norms are the first magnitudes.
 template <class T>
 NewPatch<T> make_patch(const DoraConfig& config, const SiteRef<T>& site, Generator& generator) {
-  const auto layer = tuned_layer(site);
+  const auto layer = tuned_layer_or_table(site);
   if (!layer) return {};
   check(layer->weight->filled(), "DoraConfig", site.path, " has no elements yet: load a checkpoint or initialise before DoRA");
   LoraConfig low_rank;

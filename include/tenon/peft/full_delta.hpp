@@ -1,5 +1,6 @@
 #pragma once
-// A delta of the layer's own size (LyCORIS "full": diff, diff_b), with one for the bias. Read from files.
+// Deltas of the layer's own size, with one for the bias: LyCORIS' "full" (diff, diff_b) and "norm" (w_norm, b_norm). Read from files.
+#include <tenon/ops/norm.hpp>
 #include <tenon/peft/layer.hpp>
 #include <tenon/peft/merge.hpp>
 
@@ -29,5 +30,40 @@ struct FullDelta final : WeightDelta<T>, BiasPatch<T> {
     return diff_b ? (Var<T>(bias) + diff_b->var() * static_cast<double>(scale)).value() : bias;
   }
 };
+
+/// y += e (normalised x * w_norm + b_norm) of a LayerNorm or GroupNorm.
+template <class T>
+struct NormDelta final : OutputPatch<T>, BiasPatch<T> {
+  Param<T> w_norm, b_norm;  ///< [C] each
+  double eps;
+  Index groups;  ///< 0 for a LayerNorm
+
+  NormDelta(Index width, double epsilon, Index group_count) : w_norm(Shape{width}), b_norm(Shape{width}), eps(epsilon), groups(group_count) {}
+  std::string_view kind() const override { return "norm"; }
+  void params(const std::function<void(std::string_view, Param<T>&)>& f) override { f("w_norm", w_norm), f("b_norm", b_norm); }
+  bool has_after() const override { return true; }
+  Var<T> after(const Var<T>& x, const Var<T>& y, T scale) const override {
+    const double e = static_cast<double>(scale);
+    const Var<T> w = w_norm->var() * e, b = b_norm->var() * e;
+    return y + (groups > 0 ? group_norm(x, groups, w, b, eps) : layer_norm(x, w, b, eps));
+  }
+  bool can_merge() const override { return true; }
+  std::optional<Tensor<T>> merged(const Tensor<T>& weight, T scale) const override { return moved(weight, *w_norm, scale); }
+  Tensor<T> merged_bias(const Tensor<T>& bias, T scale) const override { return moved(bias, *b_norm, scale); }
+
+ private:
+  static Tensor<T> moved(const Tensor<T>& from, const Weight<T>& by, T scale) {
+    const NoGrad none;
+    return (Var<T>(from) + by.var() * static_cast<double>(scale)).value();
+  }
+};
+
+/// The delta of a norm at a site, or none at other layers.
+template <class T>
+std::unique_ptr<NormDelta<T>> norm_delta(const SiteRef<T>& site) {
+  if (auto* const* norm = std::get_if<LayerNorm<T>*>(&site.layer)) return std::make_unique<NormDelta<T>>(site.weight->size(), (*norm)->eps, 0);
+  if (auto* const* norm = std::get_if<GroupNorm<T>*>(&site.layer)) return std::make_unique<NormDelta<T>>(site.weight->size(), (*norm)->eps, (*norm)->groups);
+  return nullptr;
+}
 
 }  // namespace tenon::inline TENON_ABI

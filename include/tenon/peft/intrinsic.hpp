@@ -20,6 +20,11 @@ struct IntrinsicConfig {
   std::vector<std::string> targets{};
 };
 
+namespace detail {
+inline constexpr std::pair<RandomProjection::Kind, std::string_view> projection_names[] = {
+    {RandomProjection::Kind::fastfood, "fastfood"}, {RandomProjection::Kind::dense, "dense"}, {RandomProjection::Kind::sparse, "sparse"}};
+}
+
 template <class T>
 struct Intrinsic final : WeightDelta<T>, BiasPatch<T> {
   std::shared_ptr<Param<T>> vector;  ///< theta_d [d], one for all layers
@@ -71,18 +76,13 @@ template <class M>
 AttachReport attach(M& model, const IntrinsicConfig& config, Generator&, const AttachOptions& options = {}) {
   using T = scalar_of<M>;
   check(config.dimension >= 1, "IntrinsicConfig", "expected a dimension of at least 1, got ", config.dimension);
-  const auto all = sites(model);
-  for (const auto& target : config.targets)
-    check<NameError>(std::any_of(all.begin(), all.end(), [&](const auto& site) { return tuned_layer(site) && target_matches(target, site.path); }), "attach",
-                     "'", target, "' matches no Linear or Conv2d of the model; nearest: ", nearest_names(target, detail::endings_of(all, target)));
   auto vector = std::make_shared<Param<T>>(Shape{config.dimension});
   init::constant(*vector, T(0));
-  std::vector<detail::Placement<T>> placements;
   std::vector<Intrinsic<T>*> patches;
   Index total = 0;
-  for (const auto& site : all) {
+  const auto make = [&](const SiteRef<T>& site) -> NewPatch<T> {
     const auto layer = tuned_layer(site);
-    if (!layer || (!config.targets.empty() && !any_target_matches(config.targets, site.path))) continue;
+    if (!layer) return {};
     auto patch = std::make_unique<Intrinsic<T>>(*layer);
     patch->vector = vector;
     patch->first = patches.empty();
@@ -93,9 +93,9 @@ AttachReport attach(M& model, const IntrinsicConfig& config, Generator&, const A
     }
     total += patch->size();
     patches.push_back(patch.get());
-    placements.push_back({site, {std::move(patch), nullptr}});
-  }
-  check<NameError>(!placements.empty(), "attach", "the model has no Linear or Conv2d");
+    return {std::move(patch), nullptr};
+  };
+  auto placements = detail::patches_for(model, config.targets, [](const auto& site) { return tuned_layer(site).has_value(); }, make);
   for (auto* patch : patches) patch->norm = static_cast<T>(1 / std::sqrt(static_cast<double>(total)));
   return detail::place(std::move(placements), options);
 }
@@ -113,7 +113,8 @@ void save_intrinsic(M& model, const std::string& path, const std::string& name =
     check(intrinsic != nullptr, "save_intrinsic", "adapter '", name, "' is a ", patch->kind());
     config["targets"].push_back(site.path);
     config["seed"] = intrinsic->projection.seed;
-    config["projection"] = intrinsic->projection.kind == RandomProjection::Kind::dense ? "dense" : "fastfood";
+    for (const auto& [kind, text] : detail::projection_names)
+      if (kind == intrinsic->projection.kind) config["projection"] = text;
     patch->params([&](std::string_view part, Param<T>& param) {
       tensors.push_back({part == "intrinsic_vector" ? std::string(part) : site.path + "." + std::string(part), raw_copy(param->value())});
     });
@@ -131,10 +132,11 @@ AttachReport load_intrinsic(M& model, const std::string& path, const AttachOptio
   check<FileError>(text != file.metadata().end() && file.contains("intrinsic_vector"), "load_intrinsic", path, ": expected a file of save_intrinsic");
   const Json json = Json::parse(text->second, path);
   const std::string kind = json.get<std::string>("projection");
-  check<FileError>(kind == "fastfood" || kind == "dense", "load_intrinsic", path, ": expected projection fastfood or dense, found ", kind);
+  const auto known = std::find_if(std::begin(detail::projection_names), std::end(detail::projection_names), [&](const auto& entry) { return entry.second == kind; });
+  check<FileError>(known != std::end(detail::projection_names), "load_intrinsic", path, ": expected projection fastfood, dense or sparse, found ", kind);
   const auto vector = file.load<T>("intrinsic_vector");
   check<FileError>(vector.rank() == 1 && vector.size() > 0, "load_intrinsic", path, ": expected a vector, found shape ", vector.shape());
-  IntrinsicConfig config{.dimension = vector.size(), .projection = kind == "dense" ? RandomProjection::Kind::dense : RandomProjection::Kind::fastfood};
+  IntrinsicConfig config{.dimension = vector.size(), .projection = known->first};
   config.layer_scales = file.tensors().size() > 1;
   config.seed = json.get<std::uint64_t>("seed");
   config.targets = json.get<std::vector<std::string>>("targets");

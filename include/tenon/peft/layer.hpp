@@ -11,12 +11,13 @@ struct TunedLayer {
   Weight<T>* weight = nullptr;
   Weight<T>* bias = nullptr;  ///< null when the layer has none
   Conv2dOptions conv{};
+  bool table = false;  ///< an Embedding [vocabulary, D], which only tuned_layer_or_table gives
 
   const Shape& shape() const { return weight->shape(); }
   bool is_conv() const { return shape().rank() == 4; }
-  Index out() const { return shape()[0]; }
-  /// Inputs of one output: in, or in / groups * kh * kw.
-  Index fan_in() const { return shape()[0] == 0 ? 0 : weight->size() / shape()[0]; }
+  Index out() const { return shape()[table ? 1 : 0]; }
+  /// Inputs of one output: in, in / groups * kh * kw, or the vocabulary.
+  Index fan_in() const { return out() == 0 ? 0 : weight->size() / out(); }
   /// x times another weight of this layer's shape, without bias.
   Var<T> product(const Var<T>& x, const Weight<T>& other) const {
     return is_conv() ? conv2d(x, other, nullptr, conv) : linear(x, other);
@@ -30,8 +31,15 @@ std::optional<TunedLayer<T>> tuned_layer(const SiteRef<T>& site) {
     return TunedLayer<T>{(*linear)->weight.get(), (*linear)->bias ? (*linear)->bias.get() : nullptr, {}};
   if (auto* const* conv = std::get_if<Conv2d<T>*>(&site.layer))
     return TunedLayer<T>{(*conv)->weight.get(), (*conv)->bias ? (*conv)->bias.get() : nullptr,
-                         {(*conv)->stride, (*conv)->padding, (*conv)->dilation, (*conv)->groups}};
+                         (*conv)->options()};
   return std::nullopt;
+}
+
+/// The Linear, Conv2d or Embedding at a site, or none.
+template <class T>
+std::optional<TunedLayer<T>> tuned_layer_or_table(const SiteRef<T>& site) {
+  auto* const* table = std::get_if<Embedding<T>*>(&site.layer);
+  return table != nullptr ? TunedLayer<T>{(*table)->weight.get(), nullptr, {}, true} : tuned_layer(site);
 }
 
 namespace detail {

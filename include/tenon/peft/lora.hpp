@@ -9,6 +9,7 @@
 #include <tenon/kernels/gemm.hpp>
 #include <tenon/ops/random.hpp>
 #include <tenon/ops/linear.hpp>
+#include <tenon/peft/layer.hpp>
 #include <tenon/peft/merge.hpp>
 
 namespace tenon::inline TENON_ABI {
@@ -68,6 +69,7 @@ struct Lora final : OutputPatch<T>, BiasPatch<T> {
   bool rslora = false;
   double dropout = 0;
   Layer layer = Layer::linear;
+  Conv2dOptions conv{};  ///< the layer's own, of a Conv2d
 
   Lora(const Shape& a_shape, const Shape& b_shape, Layer kind, double alpha_value, bool rank_stabilised)
       : a(a_shape), b(b_shape), alpha(alpha_value), rslora(rank_stabilised), layer(kind) {}
@@ -108,7 +110,7 @@ struct Lora final : OutputPatch<T>, BiasPatch<T> {
   bool has_after() const override { return a0 || bias || layer_bias; }
   Var<T> after(const Var<T>& x, const Var<T>& y, T entry_scale) const override {
     const double e = static_cast<double>(entry_scale), s = e * static_cast<double>(scale());
-    Var<T> out = a0 ? y - linear(linear(x, *a0), *b0) * s : y;
+    Var<T> out = a0 ? y - first(x) * s : y;
     if (bias) out = out + bias->var() * s;
     if (layer_bias) out = out + (layer_bias->var() - base_bias->var()) * e;
     return out;
@@ -141,6 +143,9 @@ struct Lora final : OutputPatch<T>, BiasPatch<T> {
   }
 
  private:
+  Var<T> first(const Var<T>& x) const {
+    return layer == Layer::conv2d ? conv2d(conv2d(x, *a0, nullptr, conv), *b0, nullptr, {.groups = conv.groups}) : linear(linear(x, *a0), *b0);
+  }
   /// As peft's: rows of a random orthogonal Q [R, R] taken by turns mix random vectors into A and B.
   void initialize_orthogonal(Generator& generator) {
     const Index r = rank(), half = r / 2;
@@ -206,6 +211,7 @@ NewPatch<T> make_patch(const LoraConfig& config, const SiteRef<T>& site, Generat
     check<ShapeError>(rank % groups == 0, "LoraConfig", "expected a rank that the ", groups, " groups of ", site.path, " divide, got ",
                       rank);
     make({rank, w[1], w[2], w[3]}, {w[0], rank / groups, 1, 1}, Lora<T>::Layer::conv2d);
+    lora->conv = (*conv)->options();
   } else if (auto* const* table = std::get_if<Embedding<T>*>(&site.layer)) {
     const Shape& w = (*table)->weight->shape();
     make({rank, w[0]}, {w[1], rank}, Lora<T>::Layer::embedding);

@@ -20,25 +20,27 @@ bool fits_by_default(const PissaConfig&, const SiteRef<T>&) {
   return false;
 }
 
-/// The patch of one site, or none where the layer is no Linear. Throws Error for a layer without elements or a rank above its own.
+/// The patch of one site, or none where the layer is neither Linear nor Conv2d. Throws Error for a layer without elements or a
+/// rank above its own.
 template <class T>
 NewPatch<T> make_patch(const PissaConfig& config, const SiteRef<T>& site, Generator&) {
-  auto* const* layer = std::get_if<Linear<T>*>(&site.layer);
-  if (layer == nullptr) return {};
-  const Index in = (*layer)->in(), out = (*layer)->out();
-  check(config.rank >= 1 && config.rank <= std::min(in, out), "PissaConfig", "expected a rank from 1 to ", std::min(in, out), ", got ", config.rank, " for ",
-        site.path);
-  check(site.weight->filled(), "PissaConfig", site.path, " has no elements yet: load a checkpoint or initialise before PiSSA");
-  auto lora = std::make_unique<Lora<T>>(Shape{config.rank, in}, Shape{out, config.rank}, Lora<T>::Layer::linear, config.alpha, config.rslora);
-  auto factors = low_rank_of(*site.weight->values(), config.rank);
+  const auto layer = tuned_layer(site);
+  if (!layer) return {};
+  const Index groups = layer->conv.groups, most = groups * std::min(layer->fan_in(), layer->out() / groups);
+  check(config.rank >= 1 && config.rank <= most, "PissaConfig", "expected a rank from 1 to ", most, ", got ", config.rank, " for ", site.path);
+  check(layer->weight->filled(), "PissaConfig", site.path, " has no elements yet: load a checkpoint or initialise before PiSSA");
+  Generator unused;
+  auto made = make_patch(LoraConfig{.rank = config.rank, .alpha = config.alpha, .rslora = config.rslora}, site, unused);
+  auto* lora = static_cast<Lora<T>*>(made.output.get());
+  auto factors = detail::grouped_low_rank(*layer->weight->values(), config.rank, groups);
   const T root = static_cast<T>(1 / std::sqrt(static_cast<double>(lora->scale())));  // s B A is the top of W
-  factors.a = detail::scaled(factors.a, root);
-  factors.b = detail::scaled(factors.b, root);
+  factors.a = detail::scaled(factors.a, root).reshape(lora->a->shape());
+  factors.b = detail::scaled(factors.b, root).reshape(lora->b->shape());
   lora->a0 = Param<T>(Tensor<T>(factors.a), false);
   lora->b0 = Param<T>(Tensor<T>(factors.b), false);
   lora->a = Param<T>(std::move(factors.a));
   lora->b = Param<T>(std::move(factors.b));
-  return {std::move(lora), nullptr};
+  return made;
 }
 
 }  // namespace tenon::inline TENON_ABI

@@ -11,19 +11,21 @@ namespace tenon::inline TENON_ABI {
 struct RandomProjection {
   /// fastfood: H G Pi H B in blocks of a power of two (Le, Sarlos, Smola 2013), D log d steps.
   /// dense: signs (Achlioptas 2003), D d steps, columns of exactly equal length.
-  enum class Kind { fastfood, dense } kind = Kind::fastfood;
+  /// sparse: about sqrt(d) signs in each row (Li, Hastie, Church 2006), D sqrt(d) steps.
+  enum class Kind { fastfood, dense, sparse } kind = Kind::fastfood;
   Index d = 1;
   std::uint64_t seed = 0, stream = 0;
 
   /// y [D] = P x [d].
   template <class T>
   void forward(const T* x, Index size, T* y) const {
-    if (kind == Kind::dense) {
+    if (kind != Kind::fastfood) {
+      const T size_of_one = element<T>();
       parallel_chunks(size, 256, [&](Index begin, Index end) {
         for (Index i = begin; i < end; ++i) {
           T sum = 0;
           signs(i, [&](Index j, bool negative) { sum += negative ? -x[j] : x[j]; });
-          y[i] = sum;
+          y[i] = sum * size_of_one;
         }
       });
       return;
@@ -43,13 +45,14 @@ struct RandomProjection {
   template <class T>
   void backward(const T* dy, Index size, T* dx) const {
     constexpr Index parts = 16;
-    const Index n = kind == Kind::dense ? 1 : width(), blocks = (size + n - 1) / n;
+    const Index n = kind == Kind::fastfood ? width() : 1, blocks = (size + n - 1) / n;
     std::vector<T> sums(at(parts * d), T(0));
     parallel_for(parts, [&](Index part) {
       T* const sum = sums.data() + part * d;
       for (Index block = blocks * part / parts; block < blocks * (part + 1) / parts; ++block) {
-        if (kind == Kind::dense) {
-          signs(block, [&](Index j, bool negative) { sum[j] += negative ? -dy[block] : dy[block]; });
+        if (kind != Kind::fastfood) {
+          const T d_row = dy[block] * element<T>();
+          signs(block, [&](Index j, bool negative) { sum[j] += negative ? -d_row : d_row; });
           continue;
         }
         Block<T> b = make<T>(block);
@@ -112,10 +115,25 @@ struct RandomProjection {
           v[j + half] = a - b;
         }
   }
-  /// Calls `f(j, negative)` for the d signs of row i.
+  /// Elements that are not zero in a row of a sparse projection; two may fall on one place.
+  Index row_elements() const { return static_cast<Index>(std::ceil(std::sqrt(static_cast<double>(d)))); }
+  /// The size of an element: variance 1 with the zeros counted.
+  template <class T>
+  T element() const {
+    return kind == Kind::dense ? T(1) : static_cast<T>(std::sqrt(static_cast<double>(d) / static_cast<double>(row_elements())));
+  }
+  /// Calls `f(j, negative)` for the elements of row i, the d signs of a dense one.
   template <class F>
   void signs(Index i, F&& f) const {
     const Philox random(seed, stream);
+    if (kind == Kind::sparse) {
+      const Index count = row_elements(), draws = (count + 3) / 4;
+      for (Index k = 0; k < count; ++k) {
+        const std::uint32_t bits = random.block(static_cast<std::uint64_t>(i * draws + k / 4))[at(k % 4)];
+        f(static_cast<Index>((static_cast<std::uint64_t>(bits >> 1) * static_cast<std::uint64_t>(d)) >> 31), (bits & 1u) != 0);
+      }
+      return;
+    }
     const Index draws = (d + 127) / 128;
     for (Index k = 0; k < draws; ++k) {
       const auto bits = random.block(static_cast<std::uint64_t>(i * draws + k));

@@ -51,6 +51,28 @@ LowRankFactors<T> low_rank_of(const Tensor<T>& matrix, Index rank) {
   return detail::cut<T>(svd.matrixU(), svd.singularValues(), svd.matrixV(), rank);
 }
 
+namespace detail {
+/// delta [m, ...], rows in `groups` equal blocks of their own inputs, as A [rank, k] and B [m, rank / groups] of a LoRA.
+template <class T>
+LowRankFactors<T> grouped_low_rank(const Tensor<T>& delta, Index rank, Index groups) {
+  const Index m = delta.extent(0), k = delta.size() / std::max<Index>(1, m), each = rank / groups, rows = m / groups;
+  LowRankFactors<T> out{Tensor<T>(Shape{rank, k}), Tensor<T>(Shape{m, each}), 0};
+  double missed = 0, all = 0;
+  for (Index g = 0; g < groups; ++g) {
+    const Tensor<T> block({rows, k}, std::span(delta.data() + g * rows * k, static_cast<std::size_t>(rows * k)));
+    const auto part = low_rank_of(block, each);
+    std::copy_n(part.a.data(), each * k, out.a.data() + g * each * k);
+    std::copy_n(part.b.data(), rows * each, out.b.data() + g * rows * each);
+    double square = 0;
+    for (const T v : block) square += static_cast<double>(v) * static_cast<double>(v);
+    missed += part.error * part.error * square;
+    all += square;
+  }
+  out.error = all > 0 ? std::sqrt(missed / all) : 0;
+  return out;
+}
+}  // namespace detail
+
 /// The same of a product b [m, R] a [R, n], which is not built: the work grows with (m + n) R^2.
 template <class T>
 LowRankFactors<T> low_rank_of_product(const Tensor<T>& b, const Tensor<T>& a, Index rank) {

@@ -213,11 +213,14 @@ TEST_CASE("save_clip and load_clip") {
 
   const Clip<float> bytes = load_clip<float>(scratch / "f32", {.weights = DType::i8});
   CHECK(bytes.visual_projection.weight->panels() == DType::i8);
+  for (const auto* weight : {&bytes.visual_projection.weight, &bytes.text_model.embeddings.token_embedding.weight})
+    CHECK(std::holds_alternative<RawTensor>((*weight)->stored()));  // the file's elements, not a copy
   CHECK(error(bytes.text_features(ids).value(), clip.text_features(ids).value()) < 0.1);
   CHECK(error(bytes.image_features(pictures).value(), clip.image_features(pictures).value()) < 0.1);
   for (const Clip<float>* narrow : std::initializer_list<const Clip<float>*>{&kept, &bytes}) {
-    CHECK(narrow->vision_model.pooled(pictures).value() == narrow->vision_model(pictures).pooled.value());
-    CHECK(narrow->text_model.pooled(ids).value() == narrow->text_model(ids).pooled.value());
+    // Attention rounds the inputs of its products, and one query is summed in another order than many.
+    CHECK(error(narrow->vision_model.pooled(pictures).value(), narrow->vision_model(pictures).pooled.value()) < 0.02);
+    CHECK(error(narrow->text_model.pooled(ids).value(), narrow->text_model(ids).pooled.value()) < 0.02);
   }
 }
 

@@ -22,6 +22,11 @@ TEST_CASE("open_clip's and OpenAI's checkpoints give open_clip's features") {
     CHECK(golden::error(narrow.image_features(file.load<float>("pictures")).value(), file.load<double>("image_features")) < 1e-5);
     CHECK(golden::error(narrow.text_features(ids).value(), file.load<double>("text_features")) < 1e-5);
   }
+  for (const DType weights : {DType::bf16, DType::i8}) {  // a ResNet's pooling has a table that is no weight of a product
+    const auto file = SafetensorsFile::open(folder + "/expected_resnet.safetensors");
+    const Clip<float> narrow = load_clip<float>(folder + "/resnet.pt", {.weights = weights});
+    CHECK(golden::error(narrow.image_features(file.load<float>("pictures")).value(), file.load<double>("image_features")) < 0.1);
+  }
   // the other activation shows
   const auto file = SafetensorsFile::open(folder + "/expected_vit.safetensors");
   const Clip<double> other = load_clip<double>(folder + "/vit.pt", {.hidden_act = Activation::quick_gelu});

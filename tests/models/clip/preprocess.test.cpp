@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include <tenon/io/image.hpp>
+#include <tenon/io/safetensors.hpp>
 
 #include "catch.hpp"
 
@@ -60,6 +61,82 @@ TEST_CASE("pictures become what transformers' processor makes of them") {
     ++compared;
   }
   REQUIRE(compared == 8);
+}
+
+TEST_CASE("files of any mode, size and orientation become what Pillow and transformers make of them") {
+  const std::string folder = std::string(TENON_TEST_DATA) + "/preprocess_modes/";
+  const auto expected = SafetensorsFile::open(folder + "expected.safetensors");
+  ClipImageProcessor processor;
+  processor.shortest_edge = processor.crop_height = processor.crop_width = 16;
+  for (const auto& name : expected.names()) {
+    const Image found = processor.crop(load_image(folder + name, {.on_white = true}));
+    const auto right = expected.load<std::uint8_t>(name);
+    REQUIRE(right.shape() == Shape{16, 16, 3});
+    INFO(name);
+    CHECK(std::equal(right.begin(), right.end(), found.pixels.begin(), found.pixels.end()));
+  }
+  REQUIRE(expected.names().size() == 52);
+  REQUIRE(load_image(folder + "rgba.png") != load_image(folder + "rgba.png", {.on_white = true}));
+  // OpenAI's habit: as the camera held it
+  const Image turned = load_image(folder + "exif_6.jpg"), as_stored = load_image(folder + "exif_6.jpg", {.orient = false});
+  REQUIRE((turned.width == 19 && turned.height == 30 && as_stored.width == 30 && as_stored.height == 19));
+}
+
+TEST_CASE("the keys of preprocessor_config.json") {
+  const auto read = [](const std::string& text) { return read_image_processor(Json::parse(text, "p.json"), 32); };
+  const auto plain = read("{}");
+  REQUIRE((plain.shortest_edge == 32 && plain.crop_height == 32 && plain.crop_width == 32 && plain.exact_height == 0 && plain.resize));
+  REQUIRE(plain.mean == ClipImageProcessor{}.mean);
+  REQUIRE(plain.rescale_factor == 1.0 / 255.0);
+
+  // what transformers writes today, and the numbers of older files
+  const auto today = read(R"({"crop_size": {"height": 20, "width": 24}, "do_center_crop": true, "do_convert_rgb": true, "do_normalize": true,
+    "do_rescale": true, "do_resize": true, "image_mean": [0.5, 0.25, 0.125], "image_processor_type": "CLIPImageProcessor",
+    "image_std": [1, 2, 4], "resample": 3, "rescale_factor": 0.5, "size": {"shortest_edge": 28}})");
+  REQUIRE((today.shortest_edge == 28 && today.crop_height == 20 && today.crop_width == 24 && today.rescale_factor == 0.5));
+  REQUIRE(today.mean == std::array{0.5f, 0.25f, 0.125f});
+  REQUIRE(today.std == std::array{1.0f, 2.0f, 4.0f});
+  const auto older = read(R"({"crop_size": 20, "size": 28, "feature_extractor_type": "CLIPFeatureExtractor", "resample": 3})");
+  REQUIRE((older.shortest_edge == 28 && older.crop_height == 20 && older.crop_width == 20));
+  // transformers 5 keeps it in processor_config.json; nulls count as absent
+  const auto nested = read(R"({"image_processor": {"size": {"shortest_edge": 30, "longest_edge": null}, "crop_size": 31}, "processor_class": "CLIPProcessor"})");
+  REQUIRE((nested.shortest_edge == 30 && nested.crop_height == 31));
+
+  const auto exact = read(R"({"size": {"height": 40, "width": 48}, "do_center_crop": false, "crop_size": 9})");
+  REQUIRE((exact.exact_height == 40 && exact.exact_width == 48 && exact.crop_height == 40 && exact.crop_width == 48));
+  REQUIRE(exact.crop(Image(7, 9)).width == 48);
+  const auto raw = read(R"({"do_resize": false, "do_rescale": false, "do_normalize": false, "crop_size": 2, "resample": 2})");
+  REQUIRE(raw(Image(4, 5, 3, 200)) == Tensor<float>::full({1, 2, 2, 3}, 200));
+
+  REQUIRE_THROWS_WITH(read(R"({"resample": 2})"), contains("p.json: expected resample 3 (bicubic), found 2"));
+  REQUIRE_THROWS_WITH(read(R"({"size": {"shortest_edge": 8, "longest_edge": 9}})"), contains("found longest_edge"));
+  REQUIRE_THROWS_WITH(read(R"({"size": {"shorter": 8}})"), contains("size.shortest_edge"));
+  REQUIRE_THROWS_WITH(read(R"({"size": 0})"), contains("size: expected 1 to 16384, found 0"));
+  REQUIRE_THROWS_WITH(read(R"({"crop_size": {"height": 8}})"), contains("crop_size.width"));
+  REQUIRE_THROWS_WITH(read(R"({"crop_size": 99999})"), contains("found 99999"));
+  REQUIRE_THROWS_WITH(read(R"({"do_center_crop": false})"), contains("do_center_crop is false"));
+  REQUIRE_THROWS_WITH(read(R"({"image_std": [1, 0, 1]})"), contains("deviations above 0"));
+  REQUIRE_THROWS_WITH(read(R"({"image_mean": [1, 0]})"), contains("image_mean: expected 3 numbers, found 2"));
+  REQUIRE_THROWS_WITH(read(R"({"do_resize": 1})"), contains("do_resize: expected true or false"));
+}
+
+TEST_CASE("the keys of open_clip_config.json") {
+  const auto read = [](const std::string& text) { return read_image_processor(Json::parse(text, "o.json"), 32); };
+  const auto plain = read(R"({"model_cfg": {}, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}})");
+  REQUIRE((plain.shortest_edge == 32 && plain.crop_height == 32 && plain.exact_height == 0 && plain.mean[1] == 0.5f && plain.std[2] == 0.5f));
+  REQUIRE(read(R"({"model_cfg": {}})").mean == ClipImageProcessor{}.mean);
+  REQUIRE(read(R"({"preprocess_cfg": {"interpolation": "bicubic", "resize_mode": "squash"}})").exact_width == 32);
+  REQUIRE_THROWS_WITH(read(R"({"preprocess_cfg": {"interpolation": "bilinear"}})"), contains("found bilinear and shortest"));
+  REQUIRE_THROWS_WITH(read(R"({"preprocess_cfg": {"resize_mode": "longest"}})"), contains("found bicubic and longest"));
+}
+
+TEST_CASE("a processor for another size keeps its proportions") {
+  ClipImageProcessor p;
+  p.shortest_edge = 256;
+  const auto larger = p.at_size(336);
+  REQUIRE((larger.shortest_edge == 384 && larger.crop_height == 336 && larger.crop_width == 336 && larger.exact_height == 0));
+  p.exact_height = p.exact_width = 224;
+  REQUIRE(p.at_size(112).exact_width == 112);
 }
 
 TEST_CASE("a batch is its pictures, and the number of threads does not matter") {

@@ -153,6 +153,103 @@ TEST_CASE("any order of ids is taken, and bytes without a token become the end t
   REQUIRE(tokenizer.encode("lolo x") == Ids{4, 6, 1});
 }
 
+namespace {
+
+/// A tokenizer.json as the tokenizers library writes it: merges as pairs, or, before 0.20, as words with a space between.
+std::string tokenizer_json(const Tokenizer& tokenizer, bool pairs) {
+  nlohmann::json vocabulary = nlohmann::json::object(), merges = nlohmann::json::array(), added = nlohmann::json::array();
+  for (std::int32_t id = 0; id + 2 < tokenizer.size(); ++id) vocabulary[tokenizer.token(id)] = id;
+  for (const auto id : {tokenizer.start_id(), tokenizer.end_id()})  // CLIP's are in the vocabulary too; others name them here only
+    added.push_back({{"id", id}, {"content", tokenizer.token(id)}, {"special", true}});
+  for (const auto& [left, right] : tokenizer.merges())
+    merges.push_back(pairs ? nlohmann::json{tokenizer.token(left), tokenizer.token(right)} : nlohmann::json(tokenizer.token(left) + ' ' + tokenizer.token(right)));
+  return nlohmann::json{{"version", "1.0"}, {"added_tokens", added},
+                        {"model", {{"type", "BPE"}, {"end_of_word_suffix", "</w>"}, {"vocab", vocabulary}, {"merges", merges}}}}.dump();
+}
+
+}  // namespace
+
+TEST_CASE("tokenizer.json gives the tokenizer that it was made from") {
+  const TemporaryFolder folder;
+  const auto wanted = openai_tokenizer({.style = TokenizerStyle::hugging_face});
+  for (const bool pairs : {false, true}) {
+    folder.write("tokenizer.json", tokenizer_json(wanted, pairs));
+    REQUIRE(has_tokenizer(folder.path));
+    const auto found = load_tokenizer(folder.path);
+    REQUIRE(found.size() == wanted.size());
+    REQUIRE(found.merges() == wanted.merges());
+    REQUIRE((found.start_id() == 49406 && found.end_id() == 49407 && found.pad_id() == 49407));
+    REQUIRE(found.encode("a photo of a capybara <|endoftext|> r\u00e9sum\u00e9") == wanted.encode("a photo of a capybara <|endoftext|> r\u00e9sum\u00e9"));
+  }
+  // a folder with half of the other pair: the whole file is taken
+  folder.write("vocab.json", "{");
+  REQUIRE(load_tokenizer(folder.path).size() == 49408);
+  REQUIRE(load_tokenizer(folder.path + "/tokenizer.json").size() == 49408);
+  // both pairs whole: vocab.json comes first
+  folder.write("vocab.json", R"({"a": 0, "<|startoftext|>": 1, "<|endoftext|>": 2})");
+  folder.write("merges.txt", "");
+  REQUIRE(load_tokenizer(folder.path).size() == 3);
+}
+
+TEST_CASE("a bad tokenizer.json is named") {
+  const TemporaryFolder folder;
+  const auto load = [&](const std::string& text) {
+    folder.write("tokenizer.json", text);
+    return load_tokenizer(folder.path);
+  };
+  const auto model = [](const std::string& rest) { return R"({"model": {"type": "BPE", "end_of_word_suffix": "</w>", )" + rest + "}}"; };
+  const std::string vocabulary = R"("vocab": {"a": 0, "<|startoftext|>": 1, "<|endoftext|>": 2})";
+  REQUIRE(load(model(vocabulary + R"(, "merges": [])")).size() == 3);
+  REQUIRE_THROWS_WITH(load("{}"), contains("expected a BPE model with the suffix </w>"));
+  REQUIRE_THROWS_WITH(load(R"({"model": {"type": "WordPiece", "vocab": {}}})"), contains("found WordPiece"));
+  REQUIRE_THROWS_WITH(load(R"({"model": {"type": "BPE", "vocab": {}, "merges": []}})"), contains("found BPE with \"\""));
+  REQUIRE_THROWS_WITH(load(model(vocabulary)), contains("model.merges"));
+  REQUIRE_THROWS_WITH(load(model(vocabulary + R"(, "merges": 3)")), contains("model.merges: expected an array"));
+  REQUIRE_THROWS_WITH(load(model(vocabulary + R"(, "merges": [["a"]])")), contains("expected two tokens, found [\"a\"]"));
+  REQUIRE_THROWS_WITH(load(model(vocabulary + R"(, "merges": ["a b"])")), contains("tokenizer.json:1: expected two tokens of the vocabulary, found \"a b\""));
+  REQUIRE_THROWS_WITH(load(model(R"("vocab": {"a": 5}, "merges": [])")), contains("each of the ids 0..0 once, found 5"));
+  REQUIRE_THROWS_WITH(load("[1, 2"), contains("tokenizer.json:1:"));
+}
+
+TEST_CASE("OpenAI's list of merges") {
+  const TemporaryFolder folder;
+  REQUIRE_THROWS_WITH(load_tokenizer(folder.path), contains("expected vocab.json and merges.txt, tokenizer.json or bpe_simple_vocab_16e6.txt.gz"));
+  std::string text = "#version: 0.2 - 49152\n";
+  for (const auto& [left, right] : openai().merges()) text += openai().token(left) + ' ' + openai().token(right) + '\n';
+  const auto packed = [](const std::string& content) {
+    std::string out("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", 10);
+    const auto number = [&](std::uint32_t value, int bytes) {
+      for (int i = 0; i < bytes; ++i) out += static_cast<char>(value >> 8 * i & 0xff);
+    };
+    for (std::size_t at = 0; at < content.size(); at += 65535) {
+      const auto part = content.substr(at, 65535);
+      out += static_cast<char>(at + 65535 >= content.size());
+      number(static_cast<std::uint32_t>(part.size()), 2);
+      number(~static_cast<std::uint32_t>(part.size()) & 0xffff, 2);
+      out += part;
+    }
+    std::uint32_t sum = ~0u;
+    for (const char c : content) {
+      sum ^= static_cast<unsigned char>(c);
+      for (int k = 0; k < 8; ++k) sum = sum >> 1 ^ (sum & 1 ? 0xedb88320u : 0u);
+    }
+    number(~sum, 4);
+    number(static_cast<std::uint32_t>(content.size()), 4);
+    return out;
+  };
+  folder.write("bpe_simple_vocab_16e6.txt.gz", packed(text + "more merges\nthat are\nnot used\n"));
+  REQUIRE(has_tokenizer(folder.path));
+  const auto found = load_tokenizer(folder.path, {.style = TokenizerStyle::openai});
+  REQUIRE(found.size() == 49408);
+  REQUIRE(found.merges() == openai().merges());
+  REQUIRE(load_tokenizer(folder.path + "/bpe_simple_vocab_16e6.txt.gz").encode("a photo of a cat") == Ids{320, 1125, 539, 320, 2368});
+
+  folder.write("bpe_simple_vocab_16e6.txt.gz", packed("#version\ni n\nt h\n"));
+  REQUIRE_THROWS_WITH(load_tokenizer(folder.path), contains("expected 48894 merges, found 2"));
+  folder.write("bpe_simple_vocab_16e6.txt.gz", packed("#version\ni n\nin gx\n"));
+  REQUIRE_THROWS_WITH(load_tokenizer(folder.path), contains(":3: expected two tokens of bytes or of merges before it, found \"in gx\""));
+}
+
 TEST_CASE("bad vocabularies and texts are named") {
   const TemporaryFolder folder;
   REQUIRE_THROWS_AS(load_tokenizer(folder.path), FileError);

@@ -18,107 +18,8 @@ inline constexpr int tile_rows = 2, tile_vectors = 1;  // nothing is gained by m
 inline constexpr int tile_rows = 6, tile_vectors = 1;
 #endif
 
-/// c [rows, columns] = sum over p < k of a(row, p) b[p], added to c when `accumulate`, to c scale[column] when `scale`.
-/// a(row, p) is a[32 row + p] when the rows are keys, a[row + a_step p] else.
-struct TileProduct {
-  Index rows, columns, k;
-  const float* a;
-  Index a_step;
-  const float* b;
-  Index b_step, b_vector;  ///< distances of two lines and of two vectors of 16 columns
-  float* c;
-  Index ldc;
-  bool accumulate;
-  const float* scale;
-};
-
-template <int R, int V, bool rows_are_keys>
-TENON_NOINLINE inline void tile(const TileProduct& t, Index row, Index column) {
-  const float* a = t.a + (rows_are_keys ? strip * row : row);
-  const float* b = t.b + column / 16 * t.b_vector;
-  float* c = t.c + row * t.ldc + column;
-  const Index a_step = rows_are_keys ? 1 : t.a_step, last = t.columns - column - 16 * (V - 1);
-  F16 sum[R][V];
-  if (t.accumulate) {
-    TENON_UNROLL
-    for (int i = 0; i < R; ++i) {
-      TENON_UNROLL
-      for (int j = 0; j < V; ++j)
-        sum[i][j] = j < V - 1 || last >= 16 ? load(c + i * t.ldc + 16 * j) : load_partial(c + i * t.ldc + 16 * j, last);
-    }
-    if (t.scale != nullptr) {
-      TENON_UNROLL
-      for (int i = 0; i < R; ++i) {
-        TENON_UNROLL
-        for (int j = 0; j < V; ++j) sum[i][j] = sum[i][j] * load(t.scale + column + 16 * j);
-      }
-    }
-  } else {
-    TENON_UNROLL
-    for (int i = 0; i < R; ++i) {
-      TENON_UNROLL
-      for (int j = 0; j < V; ++j) sum[i][j] = zero();
-    }
-  }
-  for (Index p = 0; p < t.k; ++p) {
-    F16 line[V];
-    TENON_UNROLL
-    for (int j = 0; j < V; ++j) line[j] = load(b + j * t.b_vector);
-    TENON_UNROLL
-    for (int i = 0; i < R; ++i) {
-      const F16 x = set1(a[rows_are_keys ? strip * i : i]);
-      TENON_UNROLL
-      for (int j = 0; j < V; ++j) sum[i][j] = fma(x, line[j], sum[i][j]);
-    }
-    a += a_step;
-    b += t.b_step;
-  }
-  TENON_UNROLL
-  for (int i = 0; i < R; ++i) {
-    TENON_UNROLL
-    for (int j = 0; j < V; ++j) {
-      if (j < V - 1 || last >= 16)
-        store(c + i * t.ldc + 16 * j, sum[i][j]);
-      else
-        store_partial(c + i * t.ldc + 16 * j, sum[i][j], last);
-    }
-  }
-}
-
-template <int V, bool rows_are_keys>
-inline void tile_column(const TileProduct& t, Index column) {
-  constexpr int whole = tile_rows * V > 24 ? 24 / V : tile_rows;
-  Index row = 0;
-  for (; row + whole <= t.rows; row += whole) tile<whole, V, rows_are_keys>(t, row, column);
-  if constexpr (whole > 8)
-    if (row + 8 <= t.rows) tile<8, V, rows_are_keys>(t, row, column), row += 8;
-  if constexpr (whole > 4)
-    if (row + 4 <= t.rows) tile<4, V, rows_are_keys>(t, row, column), row += 4;
-  if (row + 2 <= t.rows) tile<2, V, rows_are_keys>(t, row, column), row += 2;
-  if (row < t.rows) tile<1, V, rows_are_keys>(t, row, column);
-}
-
-template <bool rows_are_keys>
-inline void multiply(const TileProduct& t) {
-  for (Index column = 0; column < t.columns;) {
-    const Index left = (t.columns - column + 15) / 16;
-    if constexpr (tile_vectors == 3) {
-      if constexpr (rows_are_keys)  // else the columns are a strip of queries
-        if (left == 3 || (left > 4 && left % 2 == 1)) {
-          tile_column<3, rows_are_keys>(t, column);
-          column += 48;
-          continue;
-        }
-      if (left >= 2) {
-        tile_column<2, rows_are_keys>(t, column);
-        column += 32;
-        continue;
-      }
-    }
-    tile_column<1, rows_are_keys>(t, column);
-    column += 16;
-  }
-}
+TENON_INLINE F16 multiply_add(F16 x, F16 y, F16 sum) { return fma(x, y, sum); }
+#include <tenon/kernels/isa/attention_tile.inl>
 
 /// out [d, ld]: the first `count` rows of x as columns; columns are filled up with zeros to a multiple of 16.
 inline void pack_transposed(const float* const* rows, Index count, Index d, float* out, Index ld) {
@@ -188,91 +89,20 @@ TENON_INLINE M16 sees(const HeadTask& h, Index query, Index key) {
 
 TENON_INLINE F16 log2_scale(const HeadTask& h) { return set1(h.scale) * set1(1.44269502f); }
 
-/// Sixteen lanes of scores [count, strip]; softmax statistics m and l of the keys so far move on; scores become
-/// 2^(scale s - m); alpha receives 2^(m before - m), by which everything summed before must shrink.
-TENON_NOINLINE inline void soften(const HeadTask& h, Index query, Index first_key, Index count, Index common, float* scores,
-                                  float* m, float* l, float* alpha) {
-  const F16 lowest = set1(-__builtin_inff()), scale = log2_scale(h);
-  F16 top = lowest;
-  const Index open = common > first_key ? (common - first_key < count ? common - first_key : count) : 0;
-  for (Index k = 0; k < open; ++k) top = max(top, load(scores + strip * k));
-  for (Index k = open; k < count; ++k) {
-    const F16 x = select(sees(h, query, first_key + k), load(scores + strip * k), lowest);
-    store(scores + strip * k, x);
-    top = max(top, x);
-  }
-  const bool fresh = first_key == 0;
-  const F16 before = fresh ? lowest : load(m), now = max(before, top * scale);
-  F16 sum[2] = {zero(), zero()};
-  for (Index k = 0; k < count; k += 2) {
-    TENON_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      if (k + i == count) break;
-      float* s = scores + strip * (k + i);
-      const F16 p = exp2_nonpositive(fma(load(s), scale, -now));
-      store(s, p);
-      sum[i] = sum[i] + p;
-    }
-  }
-  const F16 total = sum[0] + sum[1], shrink = exp2_nonpositive(before - now);
-  store(alpha, shrink);
-  store(m, now);
-  store(l, fresh ? total : fma(load(l), shrink, total));
-}
-
 /// Distance of two lines of packed keys: an odd number of cache lines.
 inline Index keys_stride(Index keys) { return 16 * (((keys < key_block_max ? keys : key_block_max) + 15) / 16 | 1); }
 
-TENON_NOINLINE inline void forward(const HeadTask& h) {
-  const Index width = detail::padded_width(h.d), keys_ld = keys_stride(h.keys);
-  float* kt = h.scratch;                                 // [d, keys_ld]
-  float* v = kt + h.d * keys_ld;                         // [key_block_max, width]
-  float* qt = v + key_block_max * width;                 // [d, strip]
-  float* scores = qt + h.d * strip;                      // [key_block_max, strip]
-  float* m = scores + key_block_max * strip;             // [queries]
-  float* l = m + h.chunk;                                // [queries]
-  float* sums = l + h.chunk;                             // [strips][d, strip]
-  const float* rows[key_block_max];
-  float alpha[strip];
-
-  const Index keys = h.keys;
-  if (keys == 0) {
-    for (Index i = 0; i < h.queries; ++i) {
-      for (Index c = 0; c < h.d; ++c) h.out[i * h.stride_out + c] = 0.0f;
-      h.lse[i] = -__builtin_inff();
-    }
-    return;
-  }
-  for (Index first = 0, count; first < keys; first += count) {
-    count = key_block_count(keys - first);
-    if (h.causal && first >= h.prefix + h.query + h.queries) break;
-    point(rows, h.k, h.stride_k, h.prefix_k, h.stride_prefix, h.prefix, first, count);
-    pack_transposed(rows, count, h.d, kt, keys_ld);
-    point(rows, h.v, h.stride_v, h.prefix_v, h.stride_prefix, h.prefix, first, count);
-    pack_rows(rows, count, h.d, v, width);
-    for (Index i = 0; i < h.queries; i += strip) {
-      const Index n = h.queries - i < strip ? h.queries - i : strip;
-      const Visible seen = visible(h, h.query + i, n);
-      if (seen.end <= first) continue;
-      const Index used = seen.end - first < count ? seen.end - first : count;
-      point(rows, h.q, h.stride_q, i, n);
-      pack_transposed(rows, n, h.d, qt, strip);
-      multiply<false>({used, (n + 15) / 16 * 16, h.d, kt, keys_ld, qt, strip, 16, scores, strip, false, nullptr});
-      for (Index j = 0; j < n; j += 16)
-        soften(h, h.query + i + j, first, used, seen.common, scores + j, m + i + j, l + i + j, alpha + j);
-      multiply<false>({h.d, (n + 15) / 16 * 16, used, v, width, scores, strip, 16, sums + i * h.d, strip, first > 0, alpha});
-    }
-  }
-  for (Index i = 0; i < h.queries; i += strip) {
-    const Index n = h.queries - i < strip ? h.queries - i : strip;
-    for (Index j = 0; j < n; j += 16) {
-      const F16 total = load(l + i + j);
-      store(l + i + j, set1(1.0f) / total);
-      store_partial(h.lse + i + j, fma(load(m + i + j), set1(0.693147182f), log(total)), n - j);
-    }
-    unpack_transposed(sums + i * h.d, n, h.d, l + i, h.out + i * h.stride_out, h.stride_out);
-  }
+// Lanes of one float. The same names, for pairs of bfloat16, are in attention_narrow.inl.
+enum : Index { lane_elements = 1 };
+TENON_INLINE F16 power_of_two(F16 x) { return exp2_nonpositive(x); }
+/// The weights of keys k and k + 1 (if there is one), of 16 queries.
+TENON_INLINE void store_weights(float* scores, Index k, Index count, const F16 (&p)[2]) {
+  store(scores + strip * k, p[0]);
+  if (k + 1 < count) store(scores + strip * (k + 1), p[1]);
 }
+inline void pack_lanes(const float** rows, Index count, Index d, float*, float* out, Index ld) { pack_transposed(rows, count, d, out, ld); }
+inline void pack_values(const float** rows, Index count, Index d, float* out, Index ld) { pack_rows(rows, count, d, out, ld); }
+#include <tenon/kernels/isa/attention_forward.inl>
 
 /// delta [queries] = sum over d of out dout.
 TENON_NOINLINE inline void delta(const HeadTask& h) {

@@ -6,6 +6,23 @@
 #define TENON_BODY <tenon/kernels/isa/attention_body.inl>
 #include <tenon/kernels/isa/foreach.inl>
 
+#include <tenon/kernels/isa/copies.inl>
+#if defined(TENON_HAS_AVX512BF16)
+#define TENON_INLINE inline __attribute__((always_inline))
+#define TENON_IN_AVX512
+#define TENON_IN_AVX512BF16
+#include <tenon/kernels/isa/region_avx512.inl>
+namespace tenon::inline TENON_ABI::kernels::avx512bf16 {
+using namespace avx512;
+#include <tenon/kernels/isa/attention_narrow.inl>
+}
+#include <tenon/kernels/isa/region_end.inl>
+#undef TENON_IN_AVX512BF16
+#undef TENON_IN_AVX512
+#undef TENON_INLINE
+#endif
+#include <tenon/kernels/isa/copies_end.inl>
+
 #include <tenon/kernels/isa/dispatch.inl>
 
 namespace tenon::inline TENON_ABI::kernels {
@@ -51,7 +68,12 @@ TENON_KERNEL void attention_forward(const AttentionShape& shape, const Attention
   const AttentionShape s = detail::with_strides(shape);
   if (s.n * s.heads * s.lq == 0) return;
   const Index chunk = detail::attention_chunk(s, s.lq, 1024, 4 * thread_count()), chunks = (s.lq + chunk - 1) / chunk;
-  const auto forward = TENON_SELECT(attention::forward);
+  auto forward = TENON_SELECT(attention::forward);
+#include <tenon/kernels/isa/copies.inl>
+#if defined(TENON_HAS_AVX512BF16)
+  if (s.products == DType::bf16 && current_isa() == Isa::avx512 && cpu_features().bf16) forward = &avx512bf16::attention::forward;
+#endif
+#include <tenon/kernels/isa/copies_end.inl>
   detail::with_scratch(s.n * s.heads * chunks, detail::attention_scratch(s.d, chunk), [&](Index task, float* scratch) {
     const Index b = task / chunks / s.heads, h = task / chunks % s.heads, query = task % chunks * chunk;
     detail::HeadTask t = detail::head_task(s, x, b, h, query, std::min(chunk, s.lq - query));

@@ -29,10 +29,12 @@ struct HeadTask {
 
 inline constexpr Index padded_width(Index d) { return (d + 15) / 16 * 16; }
 inline constexpr Index keys_stride_max = key_block_max + 16;
+inline constexpr Index few_max = 8;  ///< queries beyond whole vectors that forward takes as rows
 
 /// Floats of scratch, as laid out at the head of attention::forward and attention::backward.
 inline constexpr Index attention_scratch(Index d, Index chunk) {
-  return d * (keys_stride_max + attention_strip) + key_block_max * (padded_width(d) + attention_strip) + chunk * (2 + padded_width(d));
+  return d * (keys_stride_max + attention_strip) + key_block_max * (padded_width(d) + attention_strip) + few_max * keys_stride_max +
+         chunk * (2 + padded_width(d));
 }
 inline constexpr Index attention_scratch_backward(Index d) {
   return d * (2 * keys_stride_max + 2 * attention_strip) + padded_width(d) * (3 * key_block_max + 2 * attention_strip) +

@@ -12,6 +12,7 @@
 #include <tenon/io/image.hpp>
 #include <tenon/models/clip/checkpoint.hpp>
 #include <tenon/models/clip/openai_vocab.hpp>
+#include <tenon/models/clip/positions.hpp>
 #include <tenon/models/clip/preprocess.hpp>
 #include <tenon/models/clip/templates.hpp>
 #include <tenon/models/clip/tokenizer_files.hpp>
@@ -22,7 +23,7 @@ namespace tenon::inline TENON_ABI {
 struct EmbedFilesOptions {
   Index batch = 32;
   bool normalize = true;
-  ImageOptions image{};
+  ImageOptions image{.on_white = true};
   /// Called after each batch with the number of files that are behind us.
   std::function<void(Index)> progress{};
 };
@@ -41,26 +42,29 @@ struct ClipPipeline {
   ClipImageProcessor processor;
 
   /// Model, tokenizer and processor from whatever load_clip reads. The folder's own vocabulary, else OpenAI's merges when the
-  /// model has as many tokens; preprocessor_config.json, else open_clip's configuration, else OpenAI's values at the model's
-  /// size. Throws as load_clip, and FileError when processor and model do not fit.
+  /// model has as many tokens; the image processor of processor_config.json or preprocessor_config.json, else open_clip's
+  /// configuration, else OpenAI's values at the model's size. Throws as load_clip, and FileError when processor and model do not fit.
   static ClipPipeline load(const std::string& path, const ClipLoadOptions& options = {}) {
     ClipPipeline out;
     out.model = load_clip<T>(path, options);
     const Index size = out.model.config.image_size(), vocabulary = out.model.config.text_config.vocab_size;
     out.processor.shortest_edge = out.processor.crop_height = out.processor.crop_width = size;
-    for (const char* name : {"/preprocessor_config.json", "/open_clip_config.json"})
-      if (detail::exists(path + name)) {
-        out.processor = read_image_processor(Json::read(path + name), size);
-        check<FileError>(out.processor.crop_height == size && out.processor.crop_width == size, "ClipPipeline", path, name,
-                         ": expected pictures of the model's ", size, " pixels, found ", out.processor.crop_height, " x ", out.processor.crop_width);
-        break;
-      }
+    for (const char* name : {"/processor_config.json", "/preprocessor_config.json", "/open_clip_config.json"}) {
+      if (!detail::exists(path + name)) continue;
+      const Json json = Json::read(path + name);
+      if (name == std::string_view("/processor_config.json") && !json.contains("image_processor")) continue;  // before transformers 5
+      out.processor = read_image_processor(json, size);
+      check<FileError>(out.processor.crop_height == size && out.processor.crop_width == size, "ClipPipeline", path, name,
+                       ": expected pictures of the model's ", size, " pixels, found ", out.processor.crop_height, " x ", out.processor.crop_width);
+      break;
+    }
     // read when first asked for: pictures alone need none
     out.tokenizer_ = std::async(std::launch::deferred, [path, vocabulary] {
                        auto tokenizer = [&] {
                          if (has_tokenizer(path)) return load_tokenizer(path);
-                         check<FileError>(vocabulary == 49408, "ClipPipeline", path, ": expected vocab.json and merges.txt, or tokenizer.json: the model has ",
-                                          vocabulary, " tokens, so OpenAI's 49408 do not fit");
+                         check<FileError>(vocabulary == 49408, "ClipPipeline", path,
+                                          ": expected a tokenizer (vocab.json and merges.txt, or tokenizer.json): the model has ", vocabulary,
+                                          " tokens, so OpenAI's 49408 do not fit");
                          return openai_tokenizer();
                        }();
                        check<FileError>(tokenizer.size() <= vocabulary, "ClipPipeline", path, ": the tokenizer has ", tokenizer.size(),
@@ -152,5 +156,12 @@ struct ClipPipeline {
 
   std::shared_future<Tokenizer> tokenizer_;
 };
+
+/// As for the model alone, and the processor makes pictures of the new size.
+template <class T>
+void set_image_size(ClipPipeline<T>& clip, Index size, PositionResize rule = PositionResize::bicubic) {
+  set_image_size(clip.model, size, rule);
+  clip.processor = clip.processor.at_size(size);
+}
 
 }  // namespace tenon::inline TENON_ABI

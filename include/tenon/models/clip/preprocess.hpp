@@ -18,11 +18,24 @@ struct ClipImageProcessor {
   std::array<float, 3> std{0.26862954f, 0.26130258f, 0.27577711f};
   /// When not 0, pictures are resized to this size whatever their shape, in the place of the shortest edge.
   Index exact_height = 0, exact_width = 0;
+  bool resize = true;  ///< false: only the middle is cut out
+
+  /// The same for crops of `size` x `size`: what it resizes to changes in proportion.
+  ClipImageProcessor at_size(Index size) const {
+    const auto scaled = [&](Index edge, Index crop) { return crop > 0 ? (edge * size + crop / 2) / crop : size; };
+    ClipImageProcessor out = *this;
+    out.shortest_edge = scaled(shortest_edge, std::min(crop_height, crop_width));
+    out.exact_height = scaled(exact_height, crop_height);
+    out.exact_width = scaled(exact_width, crop_width);
+    out.crop_height = out.crop_width = size;
+    return out;
+  }
 
   /// The resized and cropped picture. The long edge is cut down, not rounded, to a whole pixel.
   Image crop(const Image& image) const {
     check<ShapeError>(image.channels == 3 && image.height > 0 && image.width > 0, "ClipImageProcessor",
                       "expected an RGB picture, got ", Shape{image.height, image.width, image.channels});
+    if (!resize) return center_crop(image, crop_height, crop_width);
     if (exact_height > 0) return center_crop(resize_bicubic(image, exact_height, exact_width), crop_height, crop_width);
     const bool upright = image.width <= image.height;
     const Index short_edge = upright ? image.width : image.height, long_edge = upright ? image.height : image.width;
@@ -52,14 +65,15 @@ struct ClipImageProcessor {
   Tensor<float> operator()(const Image& image) const { return (*this)(std::span(&image, 1)); }
 };
 
-/// The processor of a preprocessor_config.json (transformers) or an open_clip_config.json: what is absent is OpenAI's, at the
-/// model's image size. Throws FileError on a wrong value, and on resampling other than bicubic or steps left out, which
-/// would give other numbers than the file asks for.
+/// The processor of a preprocessor_config.json or processor_config.json (transformers), or an open_clip_config.json: what is
+/// absent is OpenAI's, at the model's image size. Throws FileError on a wrong value, and on what would give other numbers
+/// than the file asks for: resampling other than bicubic, a longest edge, pictures that are not cropped to one size.
 inline ClipImageProcessor read_image_processor(const Json& json, Index image_size) {
   ClipImageProcessor p;
   p.shortest_edge = p.crop_height = p.crop_width = image_size;
   const bool open_clip = json.contains("model_cfg") || json.contains("preprocess_cfg");
-  const Json part = open_clip && json.contains("preprocess_cfg") ? json.at("preprocess_cfg") : json;
+  const char* const nested = open_clip ? "preprocess_cfg" : "image_processor";
+  const Json part = json.contains(nested) ? json.at(nested) : json;
   const auto colours = [&](const std::string& key, std::array<float, 3>& values) {
     if (!part.contains(key)) return;
     const auto found = part.get<std::vector<float>>(key);
@@ -76,28 +90,39 @@ inline ClipImageProcessor read_image_processor(const Json& json, Index image_siz
     if (mode == "squash") p.exact_height = p.exact_width = image_size;
     return p;
   }
-  const auto size = [&](const std::string& key, Index& height, Index& width) {
-    if (!json.contains(key)) return;
-    const bool pair = json.value().at(key).is_object();
-    height = json.get<Index>(pair ? key + ".height" : key);
-    width = json.get<Index>(pair ? key + ".width" : key);
-    check<FileError>(height > 0 && width > 0 && height <= max_image_side && width <= max_image_side, "image_processor", json.file(), ": ", key,
-                     ": expected sides of 1 to ", max_image_side, ", found ", height, " and ", width);
+
+  const auto side = [&](const std::string& key) {
+    const Index out = part.get<Index>(key);
+    check<FileError>(out > 0 && out <= max_image_side, "image_processor", json.file(), ": ", key, ": expected 1 to ", max_image_side, ", found ", out);
+    return out;
   };
-  size("crop_size", p.crop_height, p.crop_width);
-  if (json.contains("size.height")) {
-    size("size", p.exact_height, p.exact_width);
-  } else if (json.contains("size")) {
-    p.shortest_edge = json.get<Index>(json.value().at("size").is_object() ? "size.shortest_edge" : "size");
-    check<FileError>(p.shortest_edge > 0 && p.shortest_edge <= max_image_side, "image_processor", json.file(), ": size: expected 1 to ",
-                     max_image_side, ", found ", p.shortest_edge);
+  const auto is_object = [&](const std::string& key) { return part.contains(key) && part.value().at(key).is_object(); };
+  const auto wants = [&](const std::string& step) { return part.get(step, true); };
+  if (is_object("crop_size")) {
+    p.crop_height = side("crop_size.height");
+    p.crop_width = side("crop_size.width");
+  } else if (part.contains("crop_size")) {
+    p.crop_height = p.crop_width = side("crop_size");
   }
-  p.rescale_factor = json.get("rescale_factor", p.rescale_factor);
-  check<FileError>(json.get("resample", 3) == 3, "image_processor", json.file(), ": expected resample 3 (bicubic), found ", json.get("resample", 3));
-  for (const char* step : {"do_resize", "do_center_crop", "do_rescale", "do_normalize"}) {
-    if (step == std::string_view("do_center_crop") && p.exact_height == p.crop_height && p.exact_width == p.crop_width) continue;
-    check<FileError>(json.get(step, true), "image_processor", json.file(), ": expected ", step, " to be true");
+  p.resize = wants("do_resize");
+  if (p.resize) {
+    check<FileError>(!part.contains("size.longest_edge") || part.value().at("size").at("longest_edge").is_null(), "image_processor", json.file(),
+                     ": size: expected shortest_edge, or height and width, found longest_edge");
+    if (part.contains("size.height")) {
+      p.exact_height = side("size.height");
+      p.exact_width = side("size.width");
+    } else if (part.contains("size")) {
+      p.shortest_edge = side(is_object("size") ? "size.shortest_edge" : "size");
+    }
+    check<FileError>(part.get("resample", 3) == 3, "image_processor", json.file(), ": expected resample 3 (bicubic), found ", part.get("resample", 3));
   }
+  if (!wants("do_center_crop")) {
+    check<FileError>(p.exact_height > 0, "image_processor", json.file(), ": do_center_crop is false, so size must be a height and a width");
+    p.crop_height = p.exact_height;
+    p.crop_width = p.exact_width;
+  }
+  p.rescale_factor = wants("do_rescale") ? part.get("rescale_factor", p.rescale_factor) : 1.0;
+  if (!wants("do_normalize")) p.mean = {0, 0, 0}, p.std = {1, 1, 1};
   return p;
 }
 

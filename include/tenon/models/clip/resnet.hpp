@@ -57,7 +57,7 @@ struct ClipAttentionPool {
     check<ShapeError>(positional_embedding->shape()[0] == places + 1, "clip", "expected ", positional_embedding->shape()[0] - 1,
                       " places at the end of the tower, got ", places);
     const Var<T> flat = reshape(x, {n, places, width});
-    const Var<T> tokens = concat({mean(flat, {1}, true), flat}, 1) + positional_embedding->var();
+    const Var<T> tokens = concat({mean(flat, {1}, true), flat}, 1) + Var<T>(positional_embedding->values(), nullptr);
     return reshape(attention(slice(tokens, 1, 0, 1), tokens), {n, -1});
   }
 

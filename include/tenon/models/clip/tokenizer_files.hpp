@@ -1,6 +1,7 @@
 #pragma once
-// A Tokenizer from and to a Hugging Face folder: vocab.json and merges.txt, or tokenizer.json.
+// A Tokenizer from files: a Hugging Face folder's vocab.json and merges.txt, or tokenizer.json, or OpenAI's list of merges.
 #include <tenon/io/atomic.hpp>
+#include <tenon/io/gzip.hpp>
 #include <tenon/io/json.hpp>
 #include <tenon/models/clip/tokenizer.hpp>
 
@@ -64,34 +65,79 @@ inline Tokenizer read_tokenizer_json(const std::string& path, TokenizerConfig co
   return Tokenizer(vocabulary.tokens, merges, std::move(config));
 }
 
+/// The lines of a text, without their ends, and the number of each.
+template <class F>
+void for_each_line(std::string_view text, F&& f) {
+  for (Index number = 1; !text.empty(); ++number) {
+    const auto newline = text.find('\n');
+    std::string_view line = text.substr(0, newline);
+    text.remove_prefix(newline == text.npos ? text.size() : newline + 1);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    f(line, number);
+  }
+}
+
+inline Tokenizer read_vocabulary_and_merges(const std::string& folder, TokenizerConfig config) {
+  const Vocabulary vocabulary(Json::read(folder + "/vocab.json"));
+  const std::string path = folder + "/merges.txt", text = read_file(path, Json::max_bytes);
+  std::vector<BpeMerge> merges;
+  for_each_line(text, [&](std::string_view line, Index number) {
+    if (!line.empty() && !(number == 1 && line.starts_with("#version"))) merges.push_back(vocabulary.merge(line, path, number));
+  });
+  return Tokenizer(vocabulary.tokens, merges, std::move(config));
+}
+
+/// OpenAI's bpe_simple_vocab_16e6.txt.gz: its first 48,894 merges make the vocabulary of 49,408, the others are not used.
+inline Tokenizer read_openai_merges(const std::string& path, TokenizerConfig config) {
+  constexpr std::size_t used = 49152 - 256 - 2;
+  const std::string text = gunzip(read_file(path, Json::max_bytes), Json::max_bytes, path);
+  std::unordered_map<std::string, std::int32_t> ids;
+  for (const std::string_view ending : {std::string_view(), end_of_word})
+    for (std::size_t n = 0; n < 256; ++n) {
+      std::string symbol;
+      append_utf8(symbol, byte_character(n));
+      ids.emplace(symbol += ending, static_cast<std::int32_t>(ids.size()));
+    }
+  std::vector<BpeMerge> merges;
+  for_each_line(text, [&](std::string_view line, Index number) {
+    if (number == 1 || merges.size() == used) return;  // the first line names the version
+    const auto space = line.find(' ');
+    const auto left = ids.find(std::string(line.substr(0, space))), right = ids.find(std::string(space == line.npos ? "" : line.substr(space + 1)));
+    check<FileError>(left != ids.end() && right != ids.end(), "load_tokenizer", path, ':', number,
+                     ": expected two tokens of bytes or of merges before it, found \"", line, '"');
+    merges.push_back({left->second, right->second});
+    ids.emplace(left->first + right->first, static_cast<std::int32_t>(ids.size()));
+  });
+  check<FileError>(merges.size() == used, "load_tokenizer", path, ": expected ", used, " merges, found ", merges.size());
+  return Tokenizer(merges, std::move(config));
+}
+
+inline constexpr std::string_view openai_merges_name = "bpe_simple_vocab_16e6.txt.gz";
 inline bool has_file(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
+inline bool has_file(const std::string& folder, std::string_view name) { return has_file(join_text(folder, '/', name)); }
 
 }  // namespace detail
 
 /// Whether a folder brings a tokenizer that load_tokenizer reads.
 inline bool has_tokenizer(const std::string& folder) {
-  return detail::has_file(folder + "/vocab.json") || detail::has_file(folder + "/tokenizer.json");
+  return detail::has_file(folder, "vocab.json") || detail::has_file(folder, "tokenizer.json") || detail::has_file(folder, detail::openai_merges_name);
 }
 
-/// The tokenizer in a folder's vocab.json and merges.txt, or, without them, in its tokenizer.json. Throws FileError on a file
-/// that is not there or not of that form, NameError when merges and vocabulary do not fit.
-inline Tokenizer load_tokenizer(const std::string& folder, TokenizerConfig config = {.style = TokenizerStyle::hugging_face}) {
-  if (!detail::has_file(folder + "/vocab.json") && detail::has_file(folder + "/tokenizer.json"))
-    return detail::read_tokenizer_json(folder + "/tokenizer.json", std::move(config));
-  const detail::Vocabulary vocabulary(Json::read(folder + "/vocab.json"));
-  const std::string path = folder + "/merges.txt", text = read_file(path, Json::max_bytes);
-  std::vector<BpeMerge> merges;
-  Index line_number = 0;
-  for (std::string_view rest = text; !rest.empty();) {
-    const auto newline = rest.find('\n');
-    std::string_view line = rest.substr(0, newline);
-    rest.remove_prefix(newline == rest.npos ? rest.size() : newline + 1);
-    ++line_number;
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    if (line.empty() || (line_number == 1 && line.starts_with("#version"))) continue;
-    merges.push_back(vocabulary.merge(line, path, line_number));
-  }
-  return Tokenizer(vocabulary.tokens, merges, std::move(config));
+/// The tokenizer in a folder: vocab.json and merges.txt, else tokenizer.json, else bpe_simple_vocab_16e6.txt.gz, OpenAI's list
+/// of merges; or in one file of the latter two kinds, told apart by the ending .gz. Throws FileError on a file that is not
+/// there or not of that form, NameError when merges and vocabulary do not fit.
+inline Tokenizer load_tokenizer(const std::string& path, TokenizerConfig config = {.style = TokenizerStyle::hugging_face}) {
+  const auto read_one = [&](const std::string& file) {
+    return file.ends_with(".gz") ? detail::read_openai_merges(file, std::move(config)) : detail::read_tokenizer_json(file, std::move(config));
+  };
+  if (path.ends_with(".gz") || path.ends_with(".json")) return read_one(path);
+  const bool vocabulary = detail::has_file(path, "vocab.json");
+  if (!(vocabulary && detail::has_file(path, "merges.txt")))
+    for (const std::string_view name : {std::string_view("tokenizer.json"), detail::openai_merges_name})
+      if (detail::has_file(path, name)) return read_one(join_text(path, '/', name));
+  check<FileError>(vocabulary || !detail::has_file(path), "load_tokenizer", path, ": expected vocab.json and merges.txt, tokenizer.json or ",
+                   detail::openai_merges_name);
+  return detail::read_vocabulary_and_merges(path, std::move(config));
 }
 
 /// Writes vocab.json and merges.txt into a folder, as transformers' CLIPTokenizer reads them. Throws FileError.

@@ -73,7 +73,7 @@ struct ClipVision {
   ClipVisionOutput<T> operator()(const Var<T>& pictures) const {
     return encode(embed(pictures));
   }
-  /// The pooled state alone, for less work and with the same bits.
+  /// The pooled state alone, for less work; in float32 and double with the same bits.
   Var<T> pooled(const Var<T>& pictures) const { return encode_pooled(embed(pictures)); }
   /// Embedded tokens [N, L, D], the class token first: all of them, or those that patch dropout left (2212.00794).
   ClipVisionOutput<T> encode(const Var<T>& tokens) const {

@@ -15,9 +15,11 @@ inline std::string fill_template(const std::string& text, const std::string& lab
 }
 
 /// Texts as ids [N, L] of the shortest length that holds them all, at most the model's context: the text tower is causal
-/// and reads the first end token, so padding costs time and changes nothing.
+/// and reads the first end token, so padding costs time and changes nothing. Throws Error on a text of more than 1 MiB.
 template <class T>
 Tensor<std::int32_t> tokenize(const Clip<T>& clip, const Tokenizer& tokenizer, std::span<const std::string> texts) {
+  constexpr std::size_t most = 1 << 20;
+  for (const auto& text : texts) check(text.size() <= most, "tokenize", "expected texts of at most ", most, " bytes, got one of ", text.size());
   const Tensor<std::int32_t> ids = tokenizer(texts, clip.config.text_config.max_position_embeddings);
   const Tensor<std::int32_t> ends = clip.text_model.end_positions(ids);
   const Index length = ends.size() == 0 ? ids.extent(1) : 1 + *std::max_element(ends.begin(), ends.end());

@@ -80,10 +80,11 @@ inline LayerMap diffusers_layers(const AdapterFile& file, const std::vector<std:
       const auto site = site_of(*root, module);
       if (!site) continue;
       LayerTensors& layer = module.layer;
-      if (file.config && file.config->value().is_object() && file.config->value().contains(part + ".r")) {
+      const std::string prefix = part.empty() ? "" : part + ".";
+      if (file.config && file.config->value().is_object() && file.config->value().contains(prefix + "r")) {
         nlohmann::json own;  // the part's own settings, without its prefix
         for (const auto& [key, value] : file.config->value().items())
-          if (key.starts_with(part + ".")) own[key.substr(part.size() + 1)] = value;
+          if (key.starts_with(prefix)) own[key.substr(prefix.size())] = value;
         const Json config = Json::parse(own.dump(), file.config->file());
         layer.alpha = pattern_value(config, "alpha_pattern", name, config.get<double>("lora_alpha", 8.0));
         layer.rslora = config.get<bool>("use_rslora", false);

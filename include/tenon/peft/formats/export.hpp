@@ -1,6 +1,6 @@
 #pragma once
 // One layer of an attached adapter as files hold it, by peft's names.
-#include <tenon/peft/formats/adapter_file.hpp>
+#include <tenon/peft/formats/patches.hpp>
 
 namespace tenon::inline TENON_ABI::detail {
 
@@ -23,27 +23,35 @@ LayerExport export_layer(const SiteRef<T>& site, Patch<T>& patch, DType dtype) {
     return visit_dtype(dtype, [&]<class To>() { return raw_copy(cast<To>(value)); });
   };
   const Index groups = groups_of(site);
-  const auto* lora = dynamic_cast<const Lora<T>*>(&patch);
-  if (const auto* dora = dynamic_cast<const Dora<T>*>(&patch)) lora = &dora->lora;
-  if (const auto* dora = dynamic_cast<const DoraByInput<T>*>(&patch)) lora = &dora->lora;
+  const Patch<T>* core = &patch;
+  if (const auto* decomposed = dynamic_cast<const Decomposed<T>*>(core)) core = decomposed->inner.get();
+  const auto* lora = dynamic_cast<const Lora<T>*>(core);
+  if (const auto* dora = dynamic_cast<const Dora<T>*>(core)) lora = &dora->lora;
   patch.params([&](std::string_view part, Param<T>& param) {
-    const bool own_group = groups > 1 && part == "lora_A.weight" && param->shape()[1] == site.weight->shape()[1];
-    Tensor<T> value = own_group ? reading_every_input(param->value(), groups) : param->value();
+    Tensor<T> value = param->value();
     if (lora != nullptr && lora->a0 && (part == "lora_A.weight" || part == "lora_B.weight")) {
       const NoGrad none;
-      const bool down = part == "lora_A.weight";
-      value = concat<T>({Var<T>(std::move(value)), down ? Var<T>(lora->a0->value()) : -Var<T>(lora->b0->value())}, down ? 0 : 1).value();
+      if (part == "lora_A.weight") {  // the ranks of a group stand together
+        const Index each = lora->rank() / groups;
+        const auto by_group = [&](const Tensor<T>& a) { return Var<T>(a.share(Shape{groups, each, a.size() / lora->rank()})); };
+        const Shape shape = value.shape().with(0, 2 * lora->rank());
+        value = concat<T>({by_group(value), by_group(lora->a0->value())}, 1).value().share(shape);
+      } else {
+        value = concat<T>({Var<T>(std::move(value)), -Var<T>(lora->b0->value())}, 1).value();
+      }
     }
+    const bool own_group = groups > 1 && part == "lora_A.weight" && param->shape()[1] == site.weight->shape()[1];
+    if (own_group) value = reading_every_input(value, groups);
     out.parts.emplace_back(part, raw(value));
   });
   if (lora != nullptr) {
     out.rank = lora->rank(), out.alpha = lora->alpha, out.rslora = lora->rslora, out.dropout = lora->dropout;
     if (lora->a0) out.rank *= 2, out.alpha *= lora->rslora ? std::sqrt(2.0) : 2.0;
-  } else if (const auto* loha = dynamic_cast<const Loha<T>*>(&patch)) {
+  } else if (const auto* loha = dynamic_cast<const Loha<T>*>(core)) {
     out.rank = loha->rank(), out.alpha = loha->alpha;
-  } else if (const auto* lokr = dynamic_cast<const Lokr<T>*>(&patch)) {
+  } else if (const auto* lokr = dynamic_cast<const Lokr<T>*>(core)) {
     out.rank = lokr->rank, out.alpha = lokr->alpha;
-  } else if (const auto* tucker = dynamic_cast<const Tucker<T>*>(&patch)) {
+  } else if (const auto* tucker = dynamic_cast<const Tucker<T>*>(core)) {
     out.rank = tucker->rank(), out.alpha = tucker->alpha;
   }
   return out;

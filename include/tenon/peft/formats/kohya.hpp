@@ -107,7 +107,7 @@ inline std::map<std::string, std::string> kohya_names(const std::vector<std::str
 inline std::optional<std::string> part_from_kohya(std::string_view part) {
   if (part == "lora_down.weight") return "lora_A.weight";
   if (part == "lora_up.weight") return "lora_B.weight";
-  for (const std::string_view same : {"lora_mid.weight", "alpha", "dora_scale", "diff", "diff_b", "hada_w1_a", "hada_w1_b", "hada_w2_a",
+  for (const std::string_view same : {"lora_mid.weight", "alpha", "dora_scale", "diff", "diff_b", "w_norm", "b_norm", "hada_w1_a", "hada_w1_b", "hada_w2_a",
                                       "hada_w2_b", "hada_t1", "hada_t2", "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a",
                                       "lokr_w2_b", "lokr_t2"})
     if (part == same) return std::string(same);
@@ -170,8 +170,8 @@ struct SaveFileOptions {
   std::map<std::string, std::string> metadata{};
 };
 
-/// Writes one attached adapter as a single file of kohya's names, alphas as they are. LoRA, DoRA, LoHa, LoKr, Tucker and full
-/// deltas have a place there. rsLoRA is written with alpha sqrt(R), which gives the same scale to readers that divide by R.
+/// Writes one attached adapter as a single file of kohya's names, alphas as they are. LoRA, DoRA, LoHa, LoKr, Tucker, full
+/// deltas and those of norms have a place there. rsLoRA is written with alpha sqrt(R), which gives the same scale to readers that divide by R.
 /// Throws NameError when no adapter has that name, Error when a layer has what the format cannot hold, FileError when it cannot
 /// be written.
 template <class M>
@@ -185,7 +185,7 @@ void save_kohya(M& model, const std::string& path, const SaveFileOptions& option
     const auto holds = [&](bool good, std::string_view what) {
       check(good, "save_kohya", "the format has no place for ", what, " of adapter '", options.name, "' at ", site.path);
     };
-    constexpr std::string_view kinds[] = {"lora", "dora", "dora_by_input", "loha", "lokr", "tucker", "full"};
+    constexpr std::string_view kinds[] = {"lora", "dora", "decomposed", "loha", "lokr", "tucker", "full", "norm"};
     holds(std::find(std::begin(kinds), std::end(kinds), layer.kind) != std::end(kinds), layer.kind);
     const std::string_view inside = detail::part_of(site.path);
     const std::string_view part = inside.empty() ? std::string_view(options.part) : inside;
@@ -207,7 +207,8 @@ void save_kohya(M& model, const std::string& path, const SaveFileOptions& option
     }
     if (layer.rank == 0) return;
     const double alpha = layer.rslora ? layer.alpha * std::sqrt(static_cast<double>(layer.rank)) : layer.alpha;
-    bool factored = layer.kind != "lokr";
+    bool factored = true;
+    for (const auto& [name, tensor] : layer.parts) factored = factored && name != "lokr_w1" && name != "lokr_w2";
     for (const auto& [name, tensor] : layer.parts) factored = factored || name == "lokr_w1_b" || name == "lokr_w2_b";
     holds(factored || alpha == static_cast<double>(layer.rank), "a scale other than 1 of two full Kronecker factors");
     tensors.push_back({module + ".alpha", raw_copy(Tensor<float>::scalar(static_cast<float>(alpha)))});

@@ -1,7 +1,7 @@
 #pragma once
 // Single files may hold adapters of several models (a U-Net, one or two text encoders). Which sites a part is about.
 #include <tenon/io/checkpoint.hpp>
-#include <tenon/peft/formats/adapter_file.hpp>
+#include <tenon/peft/formats/patches.hpp>
 
 namespace tenon::inline TENON_ABI::detail {
 
@@ -73,11 +73,11 @@ struct PartResolver {
 };
 
 /// LyCORIS and kohya call DoRA's magnitudes dora_scale: by output [out, 1(, 1, 1)], or in older files by input [1, in(, 1, 1)].
-/// By output they are peft's lora_magnitude_vector; the shape decides.
+/// A LoRA's by output are peft's lora_magnitude_vector; the shape decides.
 template <class T>
 void settle_magnitude(const AdapterFile& file, const std::string& path, LayerTensors& layer, const std::vector<SiteRef<T>>& all) {
   const RawTensor* raw = tensor_of(file, layer, "dora_scale");
-  if (raw == nullptr) return;
+  if (raw == nullptr || !layer.names.contains("lora_A.weight") || layer.names.contains("lora_mid.weight")) return;
   const auto site = std::find_if(all.begin(), all.end(), [&](const auto& s) { return s.path == path; });
   if (site == all.end() || site->weight == nullptr || raw->shape.rank() == 0) return;
   const Index out = site->weight->shape()[0];

@@ -2,12 +2,14 @@
 // Adapters in Hugging Face peft's directory format: adapter_config.json and adapter_model.safetensors (or .bin). And
 // load_adapter, which tells every format apart, and attach for what it read.
 //
-// LoRA, DoRA, LoHa, LoKr, IA3 and prefix-tuning are written as peft reads them. peft has no bottleneck adapters: those are
-// written in the same layout under peft_type BOTTLENECK, which only tenon reads.
+// LoRA, DoRA, LoHa, LoKr, IA3, prefix- and prompt-tuning are written as peft reads them (a reparametrised prefix as the keys and
+// values that it has come to, as peft does). peft has neither bottleneck adapters nor gated prefixes: those are written in the
+// same layout under peft_type BOTTLENECK and GATED_PREFIX, which only tenon reads.
 #include <sys/stat.h>
 
 #include <tenon/peft/formats/diffusers.hpp>
 #include <tenon/peft/formats/kohya.hpp>
+#include <tenon/peft/token_rows.hpp>
 
 namespace tenon::inline TENON_ABI {
 
@@ -33,7 +35,8 @@ inline void check_supported(const Json& config) {
 inline constexpr std::string_view peft_parts[] = {
     "lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "base_layer.bias",
     "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2", "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a",
-    "lokr_w2_b", "lokr_t2", "ia3_l", "adapter_down.0.weight", "adapter_down.0.bias", "adapter_up.weight", "adapter_up.bias"};
+    "lokr_w2_b", "lokr_t2", "ia3_l", "adapter_down.0.weight", "adapter_down.0.bias", "adapter_up.weight", "adapter_up.bias", "prefix_keys",
+    "prefix_values", "prefix_gate"};
 
 /// peft's rule for a list of names: the whole path or its end after a dot. (A string is a regular expression.)
 inline bool peft_names(const Json& config, const std::string& key, const std::string& path) {
@@ -106,13 +109,40 @@ std::vector<Placement<T>> prefix_from_file(const AdapterFile& file, const std::v
   Index column = 0;
   for (const auto& site : layers) {
     const Index width = std::get<Attention<T>*>(site.layer)->k_proj.out();
-    auto patch = std::make_unique<Prefix<T>>(shape[0], width);
+    auto patch = std::make_unique<Prefix<T>>(shape[0], width, false);
     patch->keys->set(copy(values.view().sliced(1, column, column + width)));
     patch->values->set(copy(values.view().sliced(1, column + width, column + 2 * width)));
     column += 2 * width;
     out.push_back({site, {nullptr, std::move(patch)}});
   }
   used.insert("prompt_embeddings");
+  return out;
+}
+
+/// peft's soft prompt [P, D]: the rows of the Embedding that the configuration names or, as peft does, of the one with the
+/// largest table among those of that width.
+template <class T>
+std::vector<Placement<T>> prompt_from_file(const AdapterFile& file, const std::vector<SiteRef<T>>& all, std::set<std::string>& used) {
+  const auto at = file.tensors.find("prompt_embeddings");
+  check<FileError>(at != file.tensors.end() && at->second.shape.rank() == 2 && at->second.shape.size() > 0, "load_adapter", file.path,
+                   ": expected prompt_embeddings [P, D]");
+  const Shape& shape = at->second.shape;
+  const auto wanted = file.config->template get<std::vector<std::string>>("target_modules", std::vector<std::string>{});
+  const SiteRef<T>* best = nullptr;
+  for (const auto& site : all) {
+    if (!std::holds_alternative<Embedding<T>*>(site.layer) || site.weight->shape()[1] != shape[1]) continue;
+    if (!wanted.empty() && !any_target_matches(wanted, site.path)) continue;
+    if (best == nullptr || site.weight->shape()[0] > best->weight->shape()[0]) best = &site;
+  }
+  check<FileError>(best != nullptr, "attach", file.path, ": prompt_embeddings ", shape, ": the model has no Embedding of that width",
+                   wanted.empty() ? std::string() : " by the name " + wanted.front());
+  auto patch = std::make_unique<TokenRows<T>>(shape[0], shape[1], next_token_id(*best));
+  LayerTensors layer;
+  layer.module = "prompt";
+  layer.names.emplace("token_rows", "prompt_embeddings");
+  fill(*patch, file, layer, used);
+  std::vector<Placement<T>> out;
+  out.push_back({*best, {std::move(patch), nullptr}});
   return out;
 }
 
@@ -132,9 +162,9 @@ inline AdapterFile load_adapter(const std::string& path) {
   out.path = path;
   out.config = Json::read(path + "/adapter_config.json");
   out.peft_type = out.config->get<std::string>("peft_type");
-  constexpr std::string_view known[] = {"LORA", "LOHA", "LOKR", "IA3", "PREFIX_TUNING", "BOTTLENECK"};
+  constexpr std::string_view known[] = {"LORA", "LOHA", "LOKR", "IA3", "PREFIX_TUNING", "PROMPT_TUNING", "BOTTLENECK", "GATED_PREFIX"};
   check<FileError>(std::find(std::begin(known), std::end(known), out.peft_type) != std::end(known), "load_adapter", out.config->file(),
-                   ": expected peft_type LORA, LOHA, LOKR, IA3, PREFIX_TUNING or BOTTLENECK, found ", out.peft_type);
+                   ": expected peft_type LORA, LOHA, LOKR, IA3, PREFIX_TUNING, PROMPT_TUNING, BOTTLENECK or GATED_PREFIX, found ", out.peft_type);
   detail::check_supported(*out.config);
   const StateDict file = open_checkpoint(path, {"adapter_model"});
   for (const auto& name : file.names())
@@ -155,6 +185,8 @@ AdapterReport attach(M& model, const AdapterFile& file, const AttachFileOptions&
   detail::LayerMap layers;
   if (file.peft_type == "PREFIX_TUNING")
     placements = detail::prefix_from_file(file, all, used);
+  else if (file.peft_type == "PROMPT_TUNING")
+    placements = detail::prompt_from_file(file, all, used);
   else if (file.format == AdapterFile::Format::peft)
     layers = detail::peft_layers(file, detail::paths_of(all));
   else if (file.format == AdapterFile::Format::kohya)
@@ -178,7 +210,8 @@ void save_adapter(M& model, const std::string& directory, const std::string& nam
   std::map<Index, Index> rank_votes;
   std::map<double, Index> alpha_votes;
   std::vector<detail::LayerExport> layers;
-  std::vector<const Prefix<T>*> prefixes;
+  std::vector<std::pair<Tensor<T>, Tensor<T>>> prefixes;  // keys and values
+  bool gated = false;
   std::vector<std::string> feedforward;
   const auto raw = [&](const Tensor<T>& value) {
     return visit_dtype(dtype, [&]<class To>() { return raw_copy(cast<To>(value)); });
@@ -193,7 +226,24 @@ void save_adapter(M& model, const std::string& directory, const std::string& nam
     kind = entry.patch->kind();
     targets.push_back(site.path);
     Patch<T>* const patch = entry.patch.get();
-    if (const auto* prefix = dynamic_cast<const Prefix<T>*>(patch)) return prefixes.push_back(prefix);
+    if (const auto* prefix = dynamic_cast<const Prefix<T>*>(patch)) {
+      const NoGrad none;
+      const auto made = prefix->keys_values();
+      prefixes.emplace_back(made.keys.value(), made.values.value());
+      check(prefixes.size() == 1 || gated == made.gate.has_value(), "save_adapter", "adapter '", name, "' mixes prefixes with a gate and without");
+      gated = made.gate.has_value();
+      if (!gated) return;
+      for (const auto& [part, value] : {std::pair("keys", made.keys), std::pair("values", made.values), std::pair("gate", *made.gate)})
+        tensors.push_back({join_text(detail::peft_prefix, site.path, ".prefix_", part), raw(value.value())});
+      return;
+    }
+    if (const auto* rows = dynamic_cast<const TokenRows<T>*>(patch)) {
+      check(targets.size() == 1, "save_adapter", "peft's format holds the prompt of one Embedding");
+      tensors.push_back({"prompt_embeddings", raw(rows->rows->value())});
+      config.update({{"peft_type", "PROMPT_TUNING"}, {"num_virtual_tokens", rows->rows->shape()[0]}, {"token_dim", rows->rows->shape()[1]},
+                     {"num_transformer_submodules", 1}, {"prompt_tuning_init", "RANDOM"}});
+      return;
+    }
     if (const auto* bottleneck = dynamic_cast<const Bottleneck<T>*>(patch)) one_value("non_linearity", std::string(name_of(bottleneck->act)));
     if (dynamic_cast<const Ia3Input<T>*>(patch) != nullptr) feedforward.push_back(site.path);
     auto layer = detail::export_layer(site, *patch, dtype);
@@ -239,17 +289,19 @@ void save_adapter(M& model, const std::string& directory, const std::string& nam
     }
   } else if (kind == "ia3") {
     config.update({{"peft_type", "IA3"}, {"feedforward_modules", feedforward}, {"fan_in_fan_out", false}, {"init_ia3_weights", true}, {"modules_to_save", nullptr}});
+  } else if (kind == "prefix" && gated) {
+    config["peft_type"] = "GATED_PREFIX";
   } else if (kind == "prefix") {
-    const Index length = prefixes.front()->keys->shape()[0], width = prefixes.front()->keys->shape()[1];
+    const Index length = prefixes.front().first.extent(0), width = prefixes.front().first.extent(1);
     Index total = 0;
-    for (const auto* prefix : prefixes) {
-      check(prefix->keys->shape()[0] == length, "save_adapter", "peft's format holds prefixes of one length only");
-      total += 2 * prefix->keys->shape()[1];
+    for (const auto& [keys, values] : prefixes) {
+      check(keys.extent(0) == length, "save_adapter", "peft's format holds prefixes of one length only");
+      total += 2 * keys.extent(1);
     }
     auto all = Tensor<T>::uninitialized({length, total});
     Index column = 0;
-    for (const auto* prefix : prefixes)
-      for (const Tensor<T>* part : {&prefix->keys->value(), &prefix->values->value()}) {
+    for (const auto& [keys, values] : prefixes)
+      for (const Tensor<T>* part : {&keys, &values}) {
         for (Index p = 0; p < length; ++p) std::copy_n(part->data() + p * part->extent(1), part->extent(1), all.data() + p * total + column);
         column += part->extent(1);
       }
@@ -259,7 +311,7 @@ void save_adapter(M& model, const std::string& directory, const std::string& nam
     const auto all_sites = sites(model);
     const auto attentions = std::count_if(all_sites.begin(), all_sites.end(), [](const auto& site) { return site.key_values != nullptr; });
     if (static_cast<std::size_t>(attentions) == prefixes.size()) config.erase("target_modules");  // peft's prefixes know no targets
-  } else {
+  } else if (kind != "token_rows") {
     check(kind == "bottleneck", "save_adapter", "peft's format has no '", kind, "', which adapter '", name, "' is");
     config["peft_type"] = "BOTTLENECK";
   }

@@ -1,0 +1,303 @@
+// adapters: looks into adapter files, checks them against a model, converts, combines, resizes, merges and extracts them.
+#include <filesystem>
+
+#include <tenon/models/clip/checkpoint.hpp>
+#include <tenon/peft/combine.hpp>
+#include <tenon/peft/formats/peft.hpp>
+#include <tenon/peft/skeleton.hpp>
+
+#include "common/program.hpp"
+#include "common/table.hpp"
+
+namespace {
+
+using namespace tenon;
+using namespace tenon::examples;
+
+struct Options {
+  std::string file, out, model, base, tuned, to, part, method = "sum";
+  std::vector<std::string> files;
+  Index rank = 8;
+  int threads = 0;
+  bool strict = false;
+};
+
+/// `FILE` or `FILE:NUMBER`.
+std::pair<std::string, double> with_number(const std::string& text) {
+  const auto colon = text.rfind(':');
+  if (colon == std::string::npos || std::filesystem::exists(text)) return {text, 1.0};
+  try {
+    std::size_t used = 0;
+    const double number = std::stod(text.substr(colon + 1), &used);
+    if (used == text.size() - colon - 1) return {text.substr(0, colon), number};
+  } catch (const std::exception&) {
+  }
+  fail("adapters", text, ": expected FILE or FILE:NUMBER");
+}
+
+/// A CLIP in a folder or file. A U-Net's folder is told from it here.
+Clip<float> open_model(const std::string& path) {
+  check(!path.empty(), "adapters", "expected --model FOLDER_OR_FILE");
+  const std::string config = path + "/config.json";
+  if (std::filesystem::exists(config) && Json::read(config).get<std::string>("_class_name", "").starts_with("UNet"))
+    fail("adapters", path, ": a U-Net; this program reads CLIP models so far");
+  return load_clip<float>(path);
+}
+
+std::string percent(double share) { return fixed(100 * share, 2) + " %"; }
+std::string number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", value);
+  return text;
+}
+std::string list(const std::vector<std::string>& names, std::size_t most = 8) {
+  std::string out;
+  for (std::size_t i = 0; i < std::min(most, names.size()); ++i) out += "  " + names[i] + '\n';
+  if (names.size() > most) out += "  and " + std::to_string(names.size() - most) + " more\n";
+  return out;
+}
+
+/// The pipeline's part that layers without one belong to.
+template <class M>
+std::string part_of_model(M& model, const Options& o) {
+  if (!o.part.empty()) return o.part;
+  bool text = true;
+  for (const auto& site : sites(model))
+    if (!site.patches->empty()) text = text && site.path.find("text_model.") != std::string::npos;
+  return text ? "text_encoder" : "unet";
+}
+
+/// Writes an adapter in the form that --to says, or that the path's ending does: a name that ends with .safetensors is a single file.
+template <class M>
+void write(M& model, const std::string& name, const Options& o, DType dtype, AdapterFile::Format like) {
+  check(!o.out.empty(), "adapters", "expected --out PATH");
+  std::string form = o.to;
+  if (form.empty()) form = !o.out.ends_with(".safetensors") ? "peft" : like == AdapterFile::Format::diffusers ? "diffusers" : "kohya";
+  if (form == "peft") {
+    save_adapter(model, o.out, name, dtype);
+  } else {
+    check(o.out.ends_with(".safetensors"), "adapters", o.out, ": expected a name that ends with .safetensors for ", form);
+    const SaveFileOptions options{.name = name, .dtype = dtype, .part = part_of_model(model, o)};
+    form == "kohya" ? save_kohya(model, o.out, options) : save_diffusers(model, o.out, options);
+  }
+  std::cout << "wrote " << o.out << ": " << form << ", " << patch_params(model, name).size() << " tensors, " << count(patch_params(model, name))
+            << " numbers as " << name_of(dtype) << '\n';
+}
+
+/// The type of a file's numbers.
+DType dtype_of_file(const AdapterFile& file) {
+  for (const auto& [name, raw] : file.tensors)
+    if (raw.shape.size() > 1 && (raw.dtype == DType::f16 || raw.dtype == DType::bf16)) return raw.dtype;
+  return DType::f32;
+}
+
+/// Attaches a file and says what became of it.
+template <class M>
+AdapterReport attach_and_report(M& model, const AdapterFile& file, const Options& o, const std::string& name, double scale = 1) {
+  const auto report = attach(model, file, {.name = name, .scale = scale, .strict = o.strict, .part = o.part});
+  std::cout << file.path << ": used " << report.used.size() << " of " << file.tensors.size() << " tensors in " << report.sites.size() << " layers\n";
+  if (!report.unused.empty()) std::cout << "unused:\n" << list(report.unused);
+  return report;
+}
+
+/// Runs `f(model)` with the model of --model, or with only the layers that the files tune.
+template <class F>
+void with_layers(const Options& o, const std::vector<AdapterFile>& files, F&& f) {
+  if (!o.model.empty()) {
+    auto clip = open_model(o.model);
+    return f(clip);
+  }
+  Skeleton<float> skeleton;
+  for (const auto& file : files) add_layers(skeleton, file);
+  f(skeleton);
+}
+
+void info(const Options& o) {
+  const auto file = load_adapter(o.file);
+  Index numbers = 0;
+  std::map<std::string, Index> types;
+  for (const auto& [name, raw] : file.tensors) {
+    numbers += raw.shape.size();
+    ++types[std::string(name_of(raw.dtype))];
+  }
+  constexpr const char* formats[] = {"peft", "kohya", "diffusers"};
+  std::cout << "format   " << formats[static_cast<int>(file.format)] << (file.peft_type.empty() ? "" : ", " + file.peft_type) << '\n';
+  std::cout << "tensors  " << file.tensors.size() << ", " << numbers << " numbers:";
+  for (const auto& [type, n] : types) std::cout << ' ' << n << ' ' << type;
+  std::cout << '\n';
+  if (o.file.ends_with(".safetensors")) {
+    const auto opened = SafetensorsFile::open(o.file);
+    for (const auto& [key, value] : opened.metadata()) std::cout << "         " << key << " = " << value.substr(0, 60) << '\n';
+  }
+  if (file.peft_type == "PREFIX_TUNING" || file.peft_type == "PROMPT_TUNING") return;
+  with_layers(o, {file}, [&](auto& model) {
+    const auto report = attach(model, file, {.strict = false, .part = o.part});
+    struct Row {
+      Index layers = 0, numbers = 0;
+      std::set<std::string> ranks, alphas;
+    };
+    std::map<std::pair<std::string, std::string>, Row> rows;
+    for (const auto& site : sites(model))
+      for_each_patch(site, [&](auto& entry) {
+        const auto layer = detail::export_layer(site, *entry.patch, DType::f32);
+        Row& row = rows[{layer.kind, detail::last_name(site.path)}];
+        ++row.layers;
+        if (layer.rank > 0) row.ranks.insert(std::to_string(layer.rank)), row.alphas.insert(number(layer.alpha));
+        entry.patch->params([&](std::string_view, auto& param) { row.numbers += param->size(); });
+      });
+    const auto joined = [](const std::set<std::string>& values) {
+      std::string out;
+      for (const auto& v : values) out += (out.empty() ? "" : " ") + v;
+      return out;
+    };
+    Table table({"method and layer", "layers", "rank", "alpha", "numbers"});
+    for (const auto& [key, row] : rows)
+      table.add({key.first + " " + key.second, std::to_string(row.layers), joined(row.ranks), joined(row.alphas), std::to_string(row.numbers)});
+    std::cout << table.text();
+    if (!report.unused.empty()) std::cout << "not understood:\n" << list(report.unused);
+  });
+}
+
+void check_file(const Options& o) {
+  auto clip = open_model(o.model);
+  const auto report = attach_and_report(clip, load_adapter(o.file), o, "default");
+  if (!report.missing.empty()) std::cout << "layers like the tuned ones that it leaves alone: " << report.missing.size() << '\n' << list(report.missing);
+}
+
+void convert(const Options& o) {
+  const auto file = load_adapter(o.file);
+  const DType dtype = dtype_of_file(file);
+  with_layers(o, {file}, [&](auto& model) {
+    attach_and_report(model, file, o, "default");
+    std::set<std::string> parts;
+    for (const auto& site : sites(model))
+      if (!site.patches->empty()) parts.insert(std::string(detail::part_of(site.path)));
+    if (o.to != "peft" || parts == std::set<std::string>{""}) return write(model, "default", o, dtype, file.format);
+    for (const auto& part : parts) {  // a peft directory is of one model: without the part's name, and one folder for each of several
+      Skeleton<float> alone;
+      Skeleton<float> whole;
+      add_layers(whole, file);
+      for (auto& [path, layer] : whole.layers)
+        if (detail::part_of(path) == part) alone.layers.emplace(path.substr(part.size() + 1), std::move(layer));
+      attach(alone, file, {.strict = false, .part = part});
+      Options own = o;
+      if (parts.size() > 1) {
+        std::filesystem::create_directories(o.out);
+        own.out += "/" + part;
+      }
+      write(alone, "default", own, dtype, file.format);
+    }
+  });
+}
+
+void print_errors(const LowRankReport& report) {
+  double sum = 0, worst = 0;
+  std::string where;
+  for (std::size_t i = 0; i < report.errors.size(); ++i) {
+    sum += report.errors[i];
+    if (report.errors[i] >= worst) worst = report.errors[i], where = report.sites[i];
+  }
+  std::cout << report.sites.size() << " layers; what the rank leaves out, relative: mean " << percent(sum / static_cast<double>(std::max<std::size_t>(1, report.errors.size())))
+            << ", most " << percent(worst) << " at " << where << '\n';
+}
+
+void combine_files(const Options& o, CombineOptions::Method method) {
+  std::vector<AdapterFile> files;
+  std::vector<std::pair<std::string, double>> weights;
+  for (const auto& text : o.files) {
+    const auto [path, weight] = with_number(text);
+    files.push_back(load_adapter(path));
+    weights.emplace_back("file " + std::to_string(files.size()), weight);
+  }
+  check(!files.empty(), "adapters", "expected FILE or FILE:WEIGHT");
+  const DType dtype = dtype_of_file(files.front());
+  with_layers(o, files, [&](auto& model) {
+    for (std::size_t i = 0; i < files.size(); ++i) attach_and_report(model, files[i], o, weights[i].first);
+    print_errors(combine(model, weights, {.method = method, .rank = o.rank}));
+    write(model, "combined", o, dtype, files.front().format);
+  });
+}
+
+void merge_files(const Options& o) {
+  check(!o.files.empty(), "adapters", "expected --lora FILE or --lora FILE:SCALE");
+  check(!o.out.empty(), "adapters", "expected --out FOLDER");
+  auto clip = open_model(o.model);
+  for (std::size_t i = 0; i < o.files.size(); ++i) {
+    const auto [path, scale] = with_number(o.files[i]);
+    attach_and_report(clip, load_adapter(path), o, "file " + std::to_string(i + 1), scale);
+  }
+  merge_and_unload(clip);
+  save_clip(clip, o.out);
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "preprocessor_config.json"})
+    if (std::filesystem::exists(o.model + "/" + name))
+      std::filesystem::copy_file(o.model + "/" + name, o.out + "/" + name, std::filesystem::copy_options::overwrite_existing);
+  std::cout << "wrote " << o.out << '\n';
+}
+
+void extract_adapter(const Options& o) {
+  auto base = open_model(o.base), tuned = open_model(o.tuned);
+  print_errors(extract(base, tuned, {.rank = o.rank}));
+  write(base, "default", o, DType::f32, AdapterFile::Format::kohya);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Adapter files of peft, kohya, LyCORIS and diffusers: info, check, convert, merge, combine, resize, extract.");
+  Options o;
+  app.require_subcommand(1);
+  app.add_option("--threads", o.threads, "Threads (0: all available)")->check(CLI::NonNegativeNumber);
+  const auto model = [&](CLI::App* c, bool required = false) {
+    auto* option = c->add_option("--model", o.model, required ? "The CLIP model: a folder or a file" : "The CLIP model, where names alone do not tell the layers");
+    if (required) option->required();
+    c->add_option("--part", o.part, "Which part of a file of several models is meant, or is written: unet, text_encoder or text_encoder_2")
+        ->check(CLI::IsMember({"unet", "text_encoder", "text_encoder_2"}));
+    c->add_flag("--strict", o.strict, "Tensors that no layer takes are an error");
+  };
+  const auto output = [&](CLI::App* c) {
+    c->add_option("--out", o.out, "Where to write: a name that ends with .safetensors, or a folder for peft")->required();
+    c->add_option("--to", o.to, "The form to write (by the name of --out unless said)")->check(CLI::IsMember({"peft", "kohya", "diffusers"}));
+  };
+  auto* info_command = app.add_subcommand("info", "What a file holds: method, layers, ranks, alphas");
+  info_command->add_option("FILE", o.file, "Adapter file or peft folder")->required();
+  model(info_command);
+  auto* check_command = app.add_subcommand("check", "Which tensors of a file a model uses, and which layers it leaves alone");
+  check_command->add_option("FILE", o.file, "Adapter file or peft folder")->required();
+  model(check_command, true);
+  auto* convert_command = app.add_subcommand("convert", "Writes a file in another form, its numbers and alphas as they are");
+  convert_command->add_option("IN", o.file, "Adapter file or peft folder")->required();
+  convert_command->add_option("OUT", o.out, "Where to write")->required();
+  convert_command->add_option("--to", o.to, "The form to write")->required()->check(CLI::IsMember({"peft", "kohya", "diffusers"}));
+  model(convert_command);
+  auto* merge_command = app.add_subcommand("merge", "Writes a model with adapters folded into its weights");
+  model(merge_command, true);
+  merge_command->add_option("--lora", o.files, "FILE or FILE:SCALE (repeatable)")->required();
+  merge_command->add_option("--out", o.out, "Folder to write")->required();
+  auto* combine_command = app.add_subcommand("combine", "One LoRA from the weighted sum of several");
+  combine_command->add_option("FILES", o.files, "FILE or FILE:WEIGHT, one or more")->required();
+  combine_command->add_option("--method", o.method, "sum (exact, ranks add), svd (the best of --rank), linear (factors summed apart, as peft's linear)")
+      ->capture_default_str()->check(CLI::IsMember({"sum", "svd", "linear"}));
+  combine_command->add_option("--rank", o.rank, "Rank for svd")->capture_default_str()->check(CLI::PositiveNumber);
+  output(combine_command), model(combine_command);
+  auto* resize_command = app.add_subcommand("resize", "The nearest LoRA of another rank");
+  resize_command->add_option("FILE", o.files, "Adapter file or peft folder")->required()->expected(1);
+  resize_command->add_option("--rank", o.rank, "The rank")->required()->check(CLI::PositiveNumber);
+  output(resize_command), model(resize_command);
+  auto* extract_command = app.add_subcommand("extract", "The nearest LoRA to what a tuned model has beyond its base");
+  extract_command->add_option("--base", o.base, "The base model")->required();
+  extract_command->add_option("--tuned", o.tuned, "The tuned model")->required();
+  extract_command->add_option("--rank", o.rank, "The rank")->capture_default_str()->check(CLI::PositiveNumber);
+  extract_command->add_option("--part", o.part, "What the model is in a single file: text_encoder or text_encoder_2");
+  output(extract_command);
+  return run_program(app, argc, argv, [&] {
+    const ThreadScope threads(o.threads);
+    if (info_command->parsed()) info(o);
+    if (check_command->parsed()) check_file(o);
+    if (convert_command->parsed()) convert(o);
+    if (merge_command->parsed()) merge_files(o);
+    if (combine_command->parsed())
+      combine_files(o, o.method == "svd" ? CombineOptions::Method::svd : o.method == "linear" ? CombineOptions::Method::linear : CombineOptions::Method::sum);
+    if (resize_command->parsed()) combine_files(o, CombineOptions::Method::svd);
+    if (extract_command->parsed()) extract_adapter(o);
+  });
+}

@@ -1,0 +1,143 @@
+#pragma once
+// A different adapter for each row of a batch, in one forward (Chen et al. 2023, 2310.18547, on the CPU): products of layers
+// without a patch run whole; a layer with patches runs its rows adapter by adapter, so that each row has the bits that it
+// has alone.
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <tenon/ops/gather.hpp>
+#include <tenon/ops/shape.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+namespace detail {
+
+/// The adapter that each row of the batch takes; empty for the base.
+struct RowNames {
+  std::vector<std::string> of_row;
+  bool uniform;  // all rows take the same
+
+  explicit RowNames(std::vector<std::string> names)
+      : of_row(std::move(names)), uniform(std::all_of(of_row.begin(), of_row.end(), [&](const auto& name) { return name == of_row.front(); })) {}
+  bool names(std::string_view adapter) const {
+    if (uniform) return !of_row.empty() && of_row.front() == adapter;
+    return std::find(of_row.begin(), of_row.end(), adapter) != of_row.end();
+  }
+};
+inline thread_local std::shared_ptr<const RowNames> row_adapters;
+
+/// While alive, layers that this thread runs look `rows` up.
+class RowScope {
+ public:
+  explicit RowScope(std::shared_ptr<const RowNames> rows) : before_(std::exchange(row_adapters, std::move(rows))) {}
+  ~RowScope() { row_adapters = std::move(before_); }
+  RowScope(const RowScope&) = delete;
+  RowScope& operator=(const RowScope&) = delete;
+
+ private:
+  std::shared_ptr<const RowNames> before_;
+};
+
+}  // namespace detail
+
+/// While alive, row n of the batch (axis 0 of every layer's input) is tuned by the adapter names[n] alone, or by none where
+/// that is empty; which of them are enabled counts as ever, others are off. Each row has the bits that it has alone.
+///
+///   const RowAdapters rows({"anna", "ben", "", "anna"});
+///   auto y = model(x);  // x [4, ...]
+///
+/// A layer throws ShapeError for an input of another extent, Error for an adapter that is merged. `check_adapters` tells a
+/// name that no layer knows.
+class RowAdapters {
+ public:
+  explicit RowAdapters(std::vector<std::string> names) : scope_(std::make_shared<const detail::RowNames>(std::move(names))) {}
+
+ private:
+  detail::RowScope scope_;
+};
+
+/// Rows that a layer runs together.
+struct RowGroup {
+  std::vector<Index> rows;
+  std::shared_ptr<const detail::RowNames> names;
+};
+
+namespace detail {
+
+/// Rows by adapter in the order of first use; those whose adapter is not `here` are one group. Nothing when all are of one group.
+inline std::vector<RowGroup> group_rows(const RowNames& all, const std::set<std::string_view>& here) {
+  std::map<std::string_view, std::size_t> numbers;
+  std::vector<std::vector<Index>> rows;
+  for (std::size_t n = 0; n < all.of_row.size(); ++n) {
+    const std::string_view name = all.of_row[n];
+    const auto [at, fresh] = numbers.emplace(here.contains(name) ? name : std::string_view(), rows.size());
+    if (fresh) rows.emplace_back();
+    rows[at->second].push_back(static_cast<Index>(n));
+  }
+  std::vector<RowGroup> out;
+  if (rows.size() < 2) return out;
+  for (auto& list : rows) {
+    std::vector<std::string> names;
+    for (const Index n : list) names.push_back(all.of_row[static_cast<std::size_t>(n)]);
+    out.push_back({std::move(list), std::make_shared<const RowNames>(std::move(names))});
+  }
+  return out;
+}
+
+inline bool consecutive(const std::vector<Index>& rows) { return rows.back() - rows.front() + 1 == static_cast<Index>(rows.size()); }
+
+template <class T>
+Var<T> take(const Var<T>& x, const std::vector<Index>& rows) {
+  if (consecutive(rows)) return slice(x, 0, rows.front(), rows.back() + 1);
+  return index_select(x, 0, Tensor<std::int64_t>({static_cast<Index>(rows.size())}, std::span<const std::int64_t>(rows)));
+}
+inline Tensor<std::int32_t> take(const Tensor<std::int32_t>& x, const std::vector<Index>& rows) {
+  const Index each = x.size() / std::max<Index>(1, x.extent(0));
+  auto out = Tensor<std::int32_t>::uninitialized(x.shape().with(0, static_cast<Index>(rows.size())));
+  for (std::size_t i = 0; i < rows.size(); ++i) std::copy_n(x.data() + rows[i] * each, each, out.data() + static_cast<Index>(i) * each);
+  return out;
+}
+
+template <class Run, class... X>
+auto run_groups(const std::vector<RowGroup>& groups, const Run& run, const X&... x) {
+  std::size_t total = 0;
+  for (const auto& group : groups) total += group.rows.size();
+  const auto fits = [&](const auto& input) {
+    check<ShapeError>(input.rank() > 0 && input.extent(0) == static_cast<Index>(total), "RowAdapters", "expected ", total, " rows, one for each adapter, got ",
+                      input.shape());
+  };
+  (fits(x), ...);
+  std::vector<decltype(run(take(x, groups.front().rows)...))> parts;
+  std::vector<std::int64_t> places(total);
+  std::int64_t next = 0;
+  bool in_order = true;
+  for (const auto& group : groups) {
+    const RowScope scope(group.names);
+    parts.push_back(run(take(x, group.rows)...));
+    for (const Index row : group.rows) {
+      in_order = in_order && row == next;
+      places[static_cast<std::size_t>(row)] = next++;
+    }
+  }
+  const auto y = concat(parts, 0);
+  return in_order ? y : index_select(y, 0, Tensor<std::int64_t>({static_cast<Index>(total)}, std::span<const std::int64_t>(places)));
+}
+
+}  // namespace detail
+
+/// `run(part)` for the rows of each group, and its results in the order of the rows of x.
+template <class X, class Run>
+auto by_rows(const std::vector<RowGroup>& groups, const X& x, Run&& run) {
+  return detail::run_groups(groups, run, x);
+}
+/// The same for two inputs of the same rows.
+template <class X, class Y, class Run>
+auto by_rows(const std::vector<RowGroup>& groups, const X& x, const Y& y, Run&& run) {
+  return detail::run_groups(groups, run, x, y);
+}
+
+}  // namespace tenon::inline TENON_ABI

@@ -1,0 +1,136 @@
+// The program examples/adapters, run by its command lines.
+#if __has_include(<CLI/CLI.hpp>)
+#define TENON_EXAMPLES_DATA TENON_TEST_DATA "/../../examples/data"
+#define main adapters_main
+#include "../../examples/adapters.cpp"
+#undef main
+
+#include "../io/scratch.hpp"
+#include "catch.hpp"
+#include "golden.hpp"
+
+namespace {
+
+/// Exit code and what was printed, errors too.
+std::pair<int, std::string> run(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "adapters");
+  std::vector<char*> argv;
+  for (auto& argument : arguments) argv.push_back(argument.data());
+  std::ostringstream text;
+  auto* const out = std::cout.rdbuf(text.rdbuf());
+  auto* const err = std::cerr.rdbuf(text.rdbuf());
+  const int code = adapters_main(static_cast<int>(argv.size()), argv.data());
+  std::cout.rdbuf(out);
+  std::cerr.rdbuf(err);
+  return {code, text.str()};
+}
+void holds(const std::string& text, std::initializer_list<std::string> parts) {
+  INFO(text);
+  for (const auto& part : parts) CHECK(text.find(part) != std::string::npos);
+}
+std::string succeed(const std::vector<std::string>& arguments) {
+  const auto [code, text] = run(arguments);
+  INFO(text);
+  CHECK(code == 0);
+  return text;
+}
+void refuse(const std::vector<std::string>& arguments, const std::string& expected) {
+  const auto [code, text] = run(arguments);
+  CHECK(code == 1);
+  holds(text, {expected});
+}
+std::string name(const std::string& dialect) { return golden::path("peft_names/" + dialect + ".safetensors"); }
+/// s B A of one layer in diffusers' or peft's names.
+Tensor<float> delta(const AdapterFile& file, const std::string& module, double scale) {
+  const auto a = cast<float>(file.tensors.at(module + ".lora_A.weight")), b = cast<float>(file.tensors.at(module + ".lora_B.weight"));
+  Tensor<float> out({b.extent(0), a.extent(1)});
+  detail::add_low_rank(a, detail::scaled(b, static_cast<float>(scale)), out);
+  return out;
+}
+
+const std::string to_q = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q";
+
+}  // namespace
+
+TEST_CASE("adapters info: method, layers, ranks and alphas") {
+  const auto text = succeed({"info", name("kohya")});
+  holds(text, {"format   kohya", "lora to_q", "lora out_proj"});
+  holds(succeed({"info", golden::path("peft_methods/lokr")}), {"format   peft, LOKR", "lokr conv"});
+  holds(succeed({"info", golden::path("peft/lora"), "--model", golden::path("clip")}), {"lora q_proj"});
+  refuse({"info", "/nowhere.safetensors"}, "/nowhere.safetensors");
+  refuse({"info"}, "FILE is required");
+}
+
+TEST_CASE("adapters convert: one LoRA in every dialect, there and back to the bit") {
+  Scratch scratch("convert");
+  const auto same = [](const std::string& a, const std::string& b) {
+    const auto x = load_adapter(a), y = load_adapter(b);
+    CHECK(x.tensors.size() == y.tensors.size());
+    for (const auto& [key, raw] : x.tensors) {
+      INFO(key);
+      REQUIRE(y.tensors.contains(key));
+      CHECK(cast<float>(raw) == cast<float>(y.tensors.at(key)));
+    }
+  };
+  for (const std::string dialect : {"diffusers", "processors"}) {
+    succeed({"convert", name(dialect), scratch / (dialect + ".safetensors"), "--to", "diffusers"});
+    same(scratch / (dialect + ".safetensors"), name("peft"));
+  }
+  succeed({"convert", name("kohya"), scratch / "a.safetensors", "--to", "diffusers"});
+  succeed({"convert", scratch / "a.safetensors", scratch / "b.safetensors", "--to", "kohya"});
+  const auto again = load_adapter(scratch / "b.safetensors");  // alphas too; one encoder is lora_te_ there, as kohya's scripts have it
+  for (const auto& [key, raw] : load_adapter(name("kohya")).tensors) {
+    const std::string key_again = key.starts_with("lora_te1_") ? "lora_te_" + key.substr(9) : key;
+    INFO(key);
+    REQUIRE(again.tensors.contains(key_again));
+    CHECK(cast<float>(again.tensors.at(key_again)) == cast<float>(raw));
+  }
+  succeed({"convert", name("kohya"), scratch / "folder", "--to", "peft"});
+  CHECK(load_adapter(scratch / "folder/unet").tensors.size() == 4);
+  CHECK(load_adapter(scratch / "folder/text_encoder").tensors.size() == 4);
+  succeed({"convert", scratch / "folder/unet", scratch / "unet.safetensors", "--to", "kohya"});
+  CHECK(load_adapter(scratch / "unet.safetensors").tensors.size() == 6);
+  refuse({"convert", name("kohya"), scratch / "x.safetensors", "--to", "a1111"}, "--to");
+  refuse({"convert", golden::path("peft_methods/loha"), scratch / "x.safetensors", "--to", "diffusers"}, "diffusers' format has no 'loha'");
+  save_safetensors(scratch / "odd.safetensors", {{"lora_unet_something_else.lora_down.weight", raw_copy(Tensor<float>({2, 2}))}});
+  refuse({"convert", scratch / "odd.safetensors", scratch / "x.safetensors", "--to", "peft"}, "cannot be told from its names alone");
+}
+
+TEST_CASE("adapters combine and resize") {
+  Scratch scratch("combine");
+  const std::string kohya = name("kohya"), out = scratch / "a.safetensors";
+  const auto file = load_adapter(name("peft"));
+  succeed({"combine", kohya + ":0.25", kohya + ":0.75", "--out", out, "--to", "diffusers"});
+  const auto sum = load_adapter(out);
+  CHECK(sum.tensors.at(to_q + ".lora_A.weight").shape == Shape{4, 8});
+  CHECK(golden::error(delta(sum, to_q, 1), delta(file, to_q, 1.5)) < 1e-6);  // kohya's alpha there is 3 of rank 2
+  holds(succeed({"combine", kohya, "--method", "svd", "--rank", "2", "--out", out, "--to", "diffusers"}), {"mean 0.00 %"});
+  CHECK(golden::error(delta(load_adapter(out), to_q, 1), delta(file, to_q, 1.5)) < 1e-5);
+  holds(succeed({"resize", kohya, "--rank", "1", "--out", out}), {"4 layers; what the rank leaves out"});
+  CHECK(load_adapter(out).format == AdapterFile::Format::kohya);
+  refuse({"resize", golden::path("peft_methods/dora"), "--rank", "1", "--out", out}, "expected a plain LoRA at");
+  refuse({"resize", kohya, "--rank", "0", "--out", out}, "--rank");
+  refuse({"combine", kohya + ":much", "--out", out}, "expected FILE or FILE:NUMBER");
+}
+
+TEST_CASE("adapters check, merge and extract on a CLIP") {
+  Scratch scratch("clip");
+  const std::string model = golden::path("clip"), lora = golden::path("peft/lora");
+  holds(succeed({"check", lora, "--model", model}), {"peft/lora: used"});
+  succeed({"merge", "--model", model, "--lora", lora + ":0.5", "--out", scratch / "merged"});
+  auto base = load_clip<float>(model), merged = load_clip<float>(scratch / "merged");
+  attach(base, load_adapter(lora), {.scale = 0.5});
+  const Tensor<std::int32_t> ids({1, 4}, {1, 5, 9, 2});
+  CHECK(golden::error(merged.text_features(ids).value(), base.text_features(ids).value()) < 1e-5);
+  holds(succeed({"extract", "--base", model, "--tuned", scratch / "merged", "--rank", "5", "--out", scratch / "lora"}), {"mean 0.00 %"});
+  auto again = load_clip<float>(model);
+  attach(again, load_adapter(scratch / "lora"));
+  CHECK(golden::error(again.text_features(ids).value(), base.text_features(ids).value()) < 1e-5);
+  refuse({"extract", "--base", model, "--tuned", model, "--out", scratch / "none"}, "no weight of the two models differs");
+  refuse({"check", name("kohya"), "--model", scratch / "nowhere"}, "nowhere");
+  refuse({"check", golden::path("peft_methods/ia3"), "--model", model}, "no layer of this model takes anything from it");
+  std::filesystem::create_directory(scratch / "unet");
+  save_json(scratch / "unet/config.json", {{"_class_name", "UNet2DConditionModel"}});
+  refuse({"check", lora, "--model", scratch / "unet"}, "a U-Net; this program reads CLIP models so far");
+}
+#endif

@@ -1,0 +1,123 @@
+#!/bin/sh
+# The CLIP programs as a user meets them: programs.sh FOLDER_OF_PROGRAMS SOURCE_TREE. What they print, exit codes, and on each bad
+# input exit code 1 with one clear line.
+set -u
+programs=$1 root=$2
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+failures=0
+fail() { echo "FAILED: $*"; failures=$((failures + 1)); cat "$work/err"; }
+
+# good NAME ARGUMENT...: must succeed; its output is in $work/out.
+good() {
+  program=$1
+  shift
+  "$programs/$program" "$@" >"$work/out" 2>"$work/err" || fail "$program $*: exit code $?"
+}
+# bad TEXT NAME ARGUMENT...: must end with exit code 1 and a line that holds TEXT, the last of at most two.
+bad() {
+  text=$1 program=$2
+  shift 2
+  status=0
+  "$programs/$program" "$@" >"$work/out" 2>"$work/err" || status=$?
+  [ $status = 1 ] || fail "$program $*: expected exit code 1, got $status"
+  lines=$(grep -vc -e ' memory free$' -e '^Run with --help' "$work/err")
+  [ "$lines" = 1 ] || fail "$program $*: expected one line, got $lines"
+  grep -q -- "$text" "$work/err" || fail "$program $*: expected '$text'"
+}
+# holds TEXT: the output of the last program does.
+holds() { grep -q -- "$1" "$work/out" || fail "expected '$1' in:
+$(cat "$work/out")"; }
+
+golden=$root/tests/golden/pictures model=$root/examples/data/clip
+mkdir "$work/pictures" "$work/pictures/in" "$work/empty" "$work/model"
+cp "$golden/rgb8.png" "$golden/rgb.jpg" "$golden/cmyk.jpg" "$work/pictures"
+cp "$golden/grey.pgm" "$work/pictures/in"
+cp "$model"/*.json "$model"/*.txt "$model/model.safetensors" "$work/model"
+printf 'not a picture' >"$work/junk.png"
+printf 'caf\351\n' >"$work/latin1.txt"
+head -c 10000000 /dev/zero | tr '\0' a >"$work/long.txt"
+
+for program in embed zero_shot search probe robustness; do
+  good $program --help
+  holds --threads
+  holds --seed
+  bad 'nosuch\|required' $program --nosuch 1
+done
+
+# embed
+good embed --image "$work/pictures" --text "a cat" --out "$work/f.npy" --threads 1
+[ "$(wc -l <"$work/f.txt")" -eq 5 ] || fail "embed: expected five names"
+[ "$(tail -n 1 "$work/f.txt")" = "a cat" ] || fail "embed: the text comes last"
+cp "$work/f.npy" "$work/f1.npy"
+good embed --image "$work/pictures" --text "a cat" --out "$work/f.npy" --threads 2 --batch 1
+cmp -s "$work/f.npy" "$work/f1.npy" || fail "embed: other features with other threads and batches"
+good embed --model "$work/model" --image "$golden/rgb8.png" --json --raw
+holds '"kind":"image"'
+good embed --image "$work/junk.png" --image "$golden/rgb8.png" # one of two is left out
+grep -q "junk.png: expected a PNG" "$work/err" || fail "embed: the broken picture is named"
+bad 'expected --image FILE_OR_FOLDER or --text TEXT' embed
+bad 'expected at least one picture that can be read; the first: .*nowhere.png: no such file' embed --image "$work/nowhere.png"
+bad 'no PNG, JPEG or PNM files' embed --image "$work/empty"
+bad 'expected UTF-8 text' embed --texts "$work/latin1.txt"
+bad 'expected texts of at most 1048576 bytes, got one of 10000000' embed --texts "$work/long.txt"
+bad 'No such file' embed --texts "$work/nowhere.txt"
+bad 'No such file' embed --model "$work/nowhere" --text a
+bad 'expected one of model.safetensors' embed --model "$work/empty" --text a
+bad 'cannot create a file' embed --text a --out "$work/nowhere/f.npy"
+
+# wrong configurations
+printf '{"image_mean": [0, 0]}' >"$work/model/preprocessor_config.json"
+bad 'image_mean: expected 3 numbers, found 2' embed --model "$work/model" --text a
+printf '{"crop_size": 224}' >"$work/model/preprocessor_config.json"
+bad 'pictures of the model.s 64 pixels, found 224 x 224' embed --model "$work/model" --text a
+rm "$work/model/preprocessor_config.json"
+printf '{' >"$work/model/config.json"
+bad 'config.json:1:' embed --model "$work/model" --text a
+printf '{"vision_config": {"patch_size": -1}}' >"$work/model/config.json"
+bad 'patch' embed --model "$work/model" --text a
+cp "$model/config.json" "$work/model"
+head -c 100000 "$model/model.safetensors" >"$work/model/model.safetensors"
+bad 'model.safetensors' embed --model "$work/model" --text a
+cp "$model/model.safetensors" "$work/model"
+rm "$work/model/merges.txt"
+bad 'merges.txt' embed --model "$work/model" --text a
+
+# zero_shot
+good zero_shot --image "$work/pictures" --label animals --label flags --top 1 --save-probs "$work/p.npy"
+holds '%'
+good zero_shot --image "$golden/rgb.jpg" --label animals --label flags --templates openai7 --json
+holds '"probability"'
+bad 'expected labels' zero_shot --image "$work/pictures"
+bad 'expected pictures' zero_shot --label a
+bad 'expected {} in the template' zero_shot --image "$golden/rgb.jpg" --label a --template "a photo"
+bad 'expected at least one picture that can be read; the first: .*junk.png: expected a PNG' zero_shot --image "$work/junk.png" --label a
+
+# search
+good search --images "$work/pictures" --top 2 a picture of animals
+[ "$(wc -l <"$work/out")" -eq 2 ] || fail "search: expected two pictures"
+cp "$work/out" "$work/first"
+good search --images "$work/pictures" --top 2 a picture of animals
+cmp -s "$work/out" "$work/first" || fail "search: another answer from the index"
+grep -q indexing "$work/err" && fail "search: indexed again"
+cp "$golden/rgb16.png" "$work/pictures/new.png"
+rm "$work/pictures/rgb8.png"
+good search --images "$work/pictures" --json animals
+holds new.png
+grep -q '1 picture is gone' "$work/err" || fail "search: the removed picture is named"
+grep -q 'indexing 1 new' "$work/err" || fail "search: the new picture is indexed"
+grep -q rgb8.png "$work/out" && fail "search: found a picture that is gone"
+bad 'made with another model' search --images "$work/pictures" --dtype bf16 animals
+good search --images "$work/pictures" --dtype bf16 --rebuild animals
+bad 'expected an index of pictures' search --images "$work/pictures" --index "$model/model.safetensors" animals
+bad 'expected a folder of pictures' search --images "$work/nowhere" animals
+bad 'no PNG, JPEG or PNM files' search --images "$work/empty" animals
+bad 'expected UTF-8 text' search --images "$work/pictures" --dtype bf16 "$(cat "$work/latin1.txt")"
+bad 'cannot create a file' search --images "$work/pictures" --index "$work/nowhere/index" animals
+
+# probe
+bad 'expected a folder' probe --data "$work/nowhere"
+bad 'at least two' probe --data "$work/empty"
+
+[ $failures = 0 ] && echo "all programs do what they should"
+exit $failures

@@ -1,0 +1,95 @@
+"""Writes preprocess_modes/: pictures of odd sizes and modes, and in expected.safetensors what transformers' CLIPImageProcessorPil
+makes of each at 16 x 16 before normalising, [16, 16, 3] uint8, after Pillow's exif_transpose. Transparent pictures are laid on
+white by the processor.
+
+    pip install pillow numpy transformers safetensors && python make_preprocess_modes.py
+Made with Pillow 13.0.0 and transformers 5.23.0.
+"""
+import pathlib
+
+import numpy as np
+from PIL import Image, ImageOps
+from safetensors.numpy import save_file
+from transformers import CLIPImageProcessorPil
+
+out = pathlib.Path(__file__).parent / "preprocess_modes"
+out.mkdir(exist_ok=True)
+for old in out.iterdir():
+    old.unlink()
+rng = np.random.default_rng(3)
+edge = 16
+
+
+def pixels(width, height, channels=3):
+    """Waves, an edge and a little noise: compresses well, and over- and undershoots when resized."""
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [127 + 120 * np.sin(0.3 * x * (c + 1) / 2 + 0.2 * y + c) for c in range(channels)]
+    picture = np.stack(planes, -1) + rng.integers(-3, 4, (height, width, 1))
+    picture[height // 3:height // 2, width // 4:width // 2] = 255 * (np.arange(channels) % 2)
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+def rgb(width, height):
+    return Image.fromarray(pixels(width, height))
+
+
+# Sizes: square, odd, one pixel wide or high, very long, smaller and larger than the crop, exactly the crop.
+for width, height in [(16, 16), (17, 16), (16, 19), (15, 40), (33, 31), (50, 20), (7, 5), (3, 11), (1, 1), (1, 23), (29, 1), (2, 90), (160, 3), (97, 64)]:
+    rgb(width, height).save(out / f"rgb_{width}x{height}.png")
+
+# Modes of PNG
+w, h = 27, 22
+Image.fromarray(pixels(w, h, 4)).save(out / "rgba.png")
+Image.fromarray(pixels(w, h, 2)).save(out / "grey_alpha.png")
+ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)           # every alpha, with every colour of a channel
+Image.fromarray(np.stack([ramp.T, ramp[::-1], ramp, ramp], -1)).save(out / "rgba_every_alpha.png")
+Image.fromarray(np.stack([ramp, ramp.T, 255 - ramp, ramp[:, ::-1]], -1)).save(out / "rgba_every_alpha_2.png")
+rgb(w, h).convert("1").save(out / "bits_transparent.png", transparency=1)
+Image.fromarray(pixels(w, h, 1)[..., 0]).save(out / "grey.png")
+deep = pixels(w, h, 1)[..., 0].astype(np.uint16)
+Image.fromarray(deep).save(out / "grey16_dark.png")             # values up to 255
+Image.fromarray(deep * 257).save(out / "grey16.png")            # the whole range, which Pillow cuts off at 255
+rgb(w, h).convert("1").save(out / "bits.png")
+rgb(w, h).quantize(11).save(out / "palette.png")
+rgb(w, h).quantize(200).save(out / "palette_200.png")
+rgb(w, h).quantize(5).save(out / "palette_transparent.png", transparency=2)
+rgb(w, h).quantize(7).save(out / "palette_alpha.png", transparency=bytes([0, 90, 255, 10, 255, 128, 1]))
+rgb(w, h).save(out / "rgb_transparent.png", transparency=(0, 255, 0))
+Image.fromarray(pixels(w, h, 1)[..., 0]).save(out / "grey_transparent.png", transparency=255)
+
+# JPEG: subsamplings, grey, CMYK, progressive, restart markers, a side that is no multiple of a block
+rgb(41, 29).save(out / "rgb.jpg", quality=90)
+rgb(41, 29).save(out / "rgb_444.jpg", quality=75, subsampling=0)
+rgb(41, 29).save(out / "rgb_422.jpg", quality=75, subsampling=1)
+rgb(41, 29).save(out / "progressive.jpg", quality=80, progressive=True)
+rgb(41, 29).save(out / "restart.jpg", quality=80, restart_marker_blocks=2)
+rgb(41, 29).convert("L").save(out / "grey.jpg", quality=80)
+rgb(41, 29).convert("L").save(out / "grey_progressive.jpg", quality=60, progressive=True)
+rgb(41, 29).convert("CMYK").save(out / "cmyk.jpg", quality=90)
+rgb(41, 29).convert("CMYK").save(out / "cmyk_progressive.jpg", quality=90, progressive=True)
+rgb(1, 30).save(out / "rgb_1x30.jpg", quality=85)
+rgb(30, 1).save(out / "rgb_30x1.jpg", quality=85)
+
+# EXIF orientation, in JPEG and PNG
+for orientation in range(1, 9):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    rgb(30, 19).save(out / f"exif_{orientation}.jpg", quality=85, exif=exif)
+exif = Image.Exif()
+exif[0x0112] = 6
+rgb(26, 19).save(out / "exif_6.png", exif=exif)
+rgb(19, 26).convert("L").save(out / "exif_grey_6.jpg", exif=exif)
+
+# Other files
+rgb(23, 18).save(out / "rgb.ppm")
+rgb(23, 18).convert("L").save(out / "grey.pgm")
+
+expected = {}
+processor = CLIPImageProcessorPil(size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge})
+for path in sorted(out.iterdir()):
+    image = ImageOps.exif_transpose(Image.open(path))
+    values = processor(image, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"][0]
+    assert (values == values.round()).all() and values.min() >= 0 and values.max() <= 255
+    expected[path.name] = np.ascontiguousarray(values.transpose(1, 2, 0).astype(np.uint8))
+save_file(expected, out / "expected.safetensors")
+print(len(expected), "pictures,", sum(p.stat().st_size for p in out.iterdir()), "bytes")
