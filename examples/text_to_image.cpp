@@ -102,6 +102,7 @@ Pipe load(const Options& o) {
   Pipe pipe = Pipe::load(path, options);
   if (!o.tiny_vae.empty()) pipe.tiny_vae = load_autoencoder_tiny<float>(o.tiny_vae);
   pipe.tiling = o.tile;
+  pipe.free_text = o.prompts_file.empty();
   for (const auto& setting : o.scheduler_config) {
     const auto equals = setting.find('=');
     check(equals != std::string::npos, "text_to_image", "--scheduler-config: expected KEY=VALUE, got ", setting);

@@ -3,6 +3,7 @@
 //
 // A training step frees and asks for the same sizes again and again; handing such blocks back to the system costs
 // a page fault for every 4 KiB at the next touch, which is more than many kernels take.
+#include <algorithm>
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
@@ -12,6 +13,7 @@
 #include <utility>
 #include <vector>
 #if defined(__linux__)
+#include <malloc.h>
 #include <sys/mman.h>
 #endif
 
@@ -33,9 +35,11 @@ inline constexpr bool cache_blocks = true;
 inline constexpr bool cache_blocks = true;
 #endif
 
-/// Freed blocks by size class: four classes to each power of two, from 256 bytes.
+/// Freed blocks by size class: four classes to each power of two, from 256 bytes. Blocks of 128 MiB and more are not kept: work on
+/// so many elements hides their page faults, and what is kept of one size adds to the memory of a model whose maps have many.
 class BlockCache {
  public:
+  static constexpr std::size_t largest_kept = std::size_t{128} << 20;
   /// Never destroyed: tensors with static storage may outlive any other static object.
   static BlockCache& instance() {
     static BlockCache* const cache = new BlockCache;
@@ -67,13 +71,13 @@ class BlockCache {
     void* block = std::aligned_alloc(huge ? huge_page : 64, huge ? (size + huge_page - 1) / huge_page * huge_page : size);
     if (block == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
-    if (huge) madvise(block, size, MADV_HUGEPAGE);
+    if (huge) madvise(block, bytes / huge_page * huge_page, MADV_HUGEPAGE);  // what is asked for, not the rest of the class
 #endif
     return block;
   }
   void give(void* block, std::size_t bytes) noexcept {
     const auto [index, size] = size_class(bytes);
-    if (cache_blocks) {
+    if (cache_blocks && bytes < largest_kept) {
       try {
         const std::lock_guard lock(mutex_);
         if (index >= free_.size()) free_.resize(index + 1);
@@ -92,6 +96,9 @@ class BlockCache {
       blocks.clear();
     }
     cached_ = 0;
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
   }
   std::size_t cached() {
     const std::lock_guard lock(mutex_);
@@ -106,10 +113,35 @@ class BlockCache {
 
 }  // namespace detail
 
-/// Returns the cached blocks to the system.
-inline void trim_memory() { detail::BlockCache::instance().trim(); }
+/// Returns the cached blocks to the system where they are more than `above` bytes.
+inline void trim_memory(std::size_t above = 0) {
+  if (detail::BlockCache::instance().cached() > above) detail::BlockCache::instance().trim();
+}
 /// Bytes that the cache holds for reuse.
 inline std::size_t cached_memory() { return detail::BlockCache::instance().cached(); }
+
+/// The deleter of a pointer into a mapped file, by which `drop_pages` knows one. Holds the mapping.
+struct MappedPages {
+  std::shared_ptr<const void> mapping;
+  const std::byte* begin = nullptr;
+  std::size_t size = 0;
+  void operator()(const void*) const {}
+};
+/// Where `memory` is (a part of) a mapped file, gives the pages that hold `bytes` bytes from it on back to the system: they
+/// count no more as this process's memory, and come from the file again when touched. Else does nothing.
+template <class P>
+void drop_pages(const std::shared_ptr<P>& memory, std::size_t bytes) {
+#if defined(__linux__)
+  const auto* pages = std::get_deleter<MappedPages>(memory);
+  if (pages == nullptr || bytes == 0) return;
+  constexpr std::size_t around = 65536;  // what the touch of one page brings in
+  const auto first = static_cast<std::size_t>(reinterpret_cast<const std::byte*>(memory.get()) - pages->begin);
+  const std::size_t begin = first / around * around, end = std::min(pages->size, (first + bytes + around - 1) / around * around);
+  madvise(const_cast<std::byte*>(pages->begin + begin), end - begin, MADV_DONTNEED);
+#else
+  static_cast<void>(memory), static_cast<void>(bytes);
+#endif
+}
 
 /// `count` uninitialised elements, 64-byte aligned, shared by copies of the pointer. Throws std::bad_alloc.
 template <class T>

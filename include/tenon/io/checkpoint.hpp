@@ -60,12 +60,30 @@ struct LoadOptions {
   std::function<bool(const std::string&)> ignore{};
   /// Names in the file that the model does not have are an error.
   bool strict = true;
-  /// How matrices and kernels are multiplied: bfloat16 (they are then also stored so) or int8 (one scale for each output
-  /// feature, from the file's elements); such a parameter is frozen for good. T when not given.
+  /// How matrices and kernels are multiplied: bfloat16 or int8 (one scale for each output feature), rounded from the file's
+  /// elements; such a parameter is frozen for good. T when not given.
   std::optional<DType> weights{};
 };
 
-/// Fills every parameter of a list from a checkpoint and freezes it. Nothing is written unless everything fits.
+namespace detail {
+
+/// A file's elements as a weight for products in T holds them: matrices and kernels where they lie, in the file's type, and
+/// vectors as T.
+template <class T>
+typename Weight<T>::Stored stored_from(RawTensor raw) {
+  const bool stays = raw.shape.rank() > 1 && reinterpret_cast<std::uintptr_t>(raw.bytes.get()) % bytes_of(raw.dtype) == 0;
+  if (stays && raw.dtype == dtype_of<T>) {
+    const auto bytes = std::const_pointer_cast<std::byte>(raw.bytes);
+    return std::make_shared<const Tensor<T>>(Tensor<T>::adopt(raw.shape, std::shared_ptr<T[]>(bytes, reinterpret_cast<T*>(bytes.get()))));
+  }
+  if (stays && std::same_as<T, float> && raw.dtype != DType::f64) return raw;
+  return std::make_shared<const Tensor<T>>(cast<T>(raw));
+}
+
+}  // namespace detail
+
+/// Fills every parameter of a list from a checkpoint and freezes it. Nothing is written unless everything fits. Matrices and
+/// kernels of a mapped file stay in it: they take memory in their packed form only, and the file must stay as it is.
 /// Throws one FileError that lists every missing, misshapen, not floating-point and (when strict) unexpected name.
 template <class T>
 void load_params(const std::vector<ParamRef<T>>& list, const StateDict& file, const LoadOptions& options = {}) {
@@ -95,18 +113,12 @@ void load_params(const std::vector<ParamRef<T>>& list, const StateDict& file, co
   std::vector<typename Weight<T>::Stored> stored;
   for (const auto& ref : list) {
     const std::string name = options.rename ? options.rename(ref.path) : ref.path;
-    RawTensor raw = file.raw(name);
-    const bool narrow = options.weights && *options.weights != dtype_of<T> && raw.shape.rank() > 1;
-    if (narrow && *options.weights == DType::bf16 && raw.dtype != DType::bf16) raw = raw_copy(cast<bfloat16>(raw));
-    if (narrow && raw.dtype != DType::f64)  // packed from the file's elements, without a copy as T
-      stored.emplace_back(std::move(raw));
-    else
-      stored.emplace_back(std::make_shared<const Tensor<T>>(cast<T>(raw)));
+    stored.push_back(detail::stored_from<T>(file.raw(name)));
   }
   for (std::size_t i = 0; i < list.size(); ++i) {
     list[i].weight->set_trainable(false);
     list[i].weight->set(std::move(stored[i]));
-    if (options.weights && list[i].weight->shape().rank() > 1) list[i].weight->set_panels(*options.weights);
+    if (list[i].weight->shape().rank() > 1) list[i].weight->set_panels(options.weights.value_or(dtype_of<T>));
   }
 }
 

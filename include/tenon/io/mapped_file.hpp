@@ -4,6 +4,7 @@
 
 #include <sys/mman.h>
 
+#include <tenon/core/memory.hpp>
 #include <tenon/io/atomic.hpp>
 
 namespace tenon::inline TENON_ABI {
@@ -75,6 +76,13 @@ class MappedFile {
   void* address_ = nullptr;
   std::size_t size_;
 };
+
+/// The pages of a file as memory that `drop_pages` can give back; null for an empty one. Throws FileError.
+inline std::shared_ptr<const std::byte> map_file(const FileReader& file) {
+  const auto mapping = std::make_shared<const MappedFile>(file);
+  const std::byte* const begin = mapping->bytes().data();
+  return {begin, MappedPages{mapping, begin, mapping->bytes().size()}};
+}
 
 /// Copies a whole file of at most `limit` bytes. Throws FileError.
 inline std::string read_file(const std::string& path, std::uint64_t limit) {

@@ -34,8 +34,7 @@ class SafetensorsFile {
     out.data_begin_ = 8 + prefix;
     out.header_ = validate_safetensors(header, reader->size() - out.data_begin_, path);
     if (options.mapped) {
-      const auto mapping = std::make_shared<const MappedFile>(*reader);
-      out.memory_ = std::shared_ptr<const std::byte>(mapping, mapping->bytes().data());
+      out.memory_ = map_file(*reader);
     } else {
       out.reader_ = reader;
     }

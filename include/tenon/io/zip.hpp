@@ -14,11 +14,10 @@ class ZipFile {
   /// Throws FileError on a file that is no zip archive, or whose directory points outside the file.
   static ZipFile open(const std::string& path) {
     const FileReader reader(path);
-    const auto mapping = std::make_shared<const MappedFile>(reader);
     ZipFile out;
     out.path_ = path;
-    out.bytes_ = mapping->bytes();
-    out.memory_ = std::shared_ptr<const std::byte>(mapping, out.bytes_.data());
+    out.memory_ = map_file(reader);
+    out.bytes_ = {out.memory_.get(), static_cast<std::size_t>(reader.size())};
     out.read_directory();
     return out;
   }

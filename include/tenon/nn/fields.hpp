@@ -181,8 +181,8 @@ void unfreeze(M& model) {
   for (const auto& ref : params(model)) ref.weight->set_trainable(true);
 }
 
-/// Copies elements, and whether they are trainable, into another model of the same fields; patches are not copied, and a
-/// merged weight is copied merged. Throws NameError or ShapeError when the models differ; then nothing has changed.
+/// Copies elements, what products read of them, and whether they are trainable, into another model of the same fields; patches
+/// are not copied, and a merged weight is copied merged. Throws NameError or ShapeError when the models differ; then nothing has changed.
 template <class M>
 void copy_params(M& from, M& to) {
   const auto source = params(from), target = params(to);
@@ -200,6 +200,7 @@ void copy_params(M& from, M& to) {
       target[i].weight->set(weight.stored());  // bytes that nobody writes: shared
     else
       target[i].weight->set(Tensor<scalar_of<M>>(weight.value()));
+    if (target[i].weight->panels() != weight.panels()) target[i].weight->set_panels(weight.panels());
     target[i].weight->set_trainable(weight.trainable());
   }
 }

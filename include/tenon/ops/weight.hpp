@@ -10,7 +10,8 @@
 
 namespace tenon::inline TENON_ABI {
 
-/// A parameter's elements: owned, or mapped from a file; stored as T, or (frozen only) in the file's type.
+/// A parameter's elements: owned, or mapped from a file; stored as T, or (frozen only) in the file's type. Packing a mapped
+/// weight leaves no second copy of it in memory: the file's pages are given back, and read again by whoever wants the elements.
 /// Reading from several threads is safe; writing is not, and moves the version, which drops the packed form.
 template <class T>
 class Weight {
@@ -105,11 +106,12 @@ class Weight {
     panels_ = type;
     ++version_;
   }
-  /// Whether `backward` leaves a gradient here. Throws Error when the elements are stored in another type than T.
+  /// Whether `backward` leaves a gradient here. A file's elements of another type become T. Throws Error where products read
+  /// another type than T, and where there are no elements.
   void set_trainable(bool trainable) {
-    check(!trainable || (filled() && !raw()), "Weight", filled() ? "a weight stored as " : "a weight without elements, declared as ",
-          name_of(storage()), ", cannot be trained");
+    check(!trainable || filled(), "Weight", "a weight without elements cannot be trained");
     check(!trainable || panels() == dtype_of<T>, "Weight", "a weight with panels of ", name_of(panels()), " cannot be trained");
+    if (trainable && raw()) set(cast<T>(*raw()));
     if (filled() && !raw() && trainable != var_.requires_grad())
       var_ = trainable ? variable<T>(std::get<Value>(stored_)) : var_.detach();
   }
@@ -130,8 +132,22 @@ class Weight {
       pack_ = std::make_shared<const P>(make());
       pack_version_ = version_;
       pack_kind_ = &kind;
+      drop_pages(stored_);
     }
     return std::static_pointer_cast<const P>(pack_);
+  }
+
+  /// Frees the packed form, which the next use makes again.
+  void drop_packed() const {
+    const std::lock_guard lock(pack_mutex_);
+    pack_.reset();
+  }
+  /// Elements that lie in a mapped file have been read and are not needed for now: see tenon::drop_pages.
+  static void drop_pages(const Stored& stored) {
+    if (const RawTensor* raw = std::get_if<RawTensor>(&stored))
+      tenon::drop_pages(raw->bytes, raw->byte_count());
+    else if (const Value& value = std::get<Value>(stored))
+      tenon::drop_pages(value->memory(), static_cast<std::size_t>(value->size()) * sizeof(T));
   }
 
  private:

@@ -61,8 +61,8 @@ typename Weight<T>::Stored fold(const SiteRef<T>& site) {
     check(folded.has_value(), "merge", "adapter '", entry.adapter, "' (", entry.patch->kind(), ") cannot be merged at ", site.path);
   });
   if (!folded) return original;
-  const RawTensor* raw = std::get_if<RawTensor>(&original);
-  if (raw != nullptr && raw->dtype == DType::bf16 && site.weight->panels() == DType::bf16) return Stored(raw_copy(cast<bfloat16>(*folded)));
+  Weight<T>::drop_pages(original);
+  if (site.weight->panels() == DType::bf16) return Stored(raw_copy(cast<bfloat16>(*folded)));
   return Stored(std::make_shared<const Tensor<T>>(std::move(*folded)));
 }
 

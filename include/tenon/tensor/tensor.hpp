@@ -102,6 +102,9 @@ class Tensor {
   const T* begin() const { return data(); }
   const T* end() const { return data() + size(); }
 
+  /// What holds the elements.
+  const std::shared_ptr<T[]>& memory() const { return data_; }
+
   View<T> view() { return {data(), shape_}; }
   View<const T> view() const { return {data(), shape_}; }
 

@@ -44,18 +44,28 @@ struct ResnetBlock {
   }
 
   /// x [N, H, W, in] -> [N, H, W, out], without a time. Throws ShapeError when the block has one.
-  Var<T> operator()(const Var<T>& x) const {
+  Var<T> operator()(Var<T> x) const {
     check<ShapeError>(!time_emb_proj, "ResnetBlock", "this block needs a time embedding");
-    return finish(x, norm2(conv1(norm1(x, true)), true));
+    const Var<T> around = shortcut(x);
+    x = norm1(x, true);
+    x = conv1(x);
+    x = norm2(x, true);
+    return around + conv2(x);
   }
   /// x [N, H, W, in] and time [N, time_width] -> [N, H, W, out]. SiLU is applied to the time here. Throws ShapeError when the
   /// block has no time.
-  Var<T> operator()(const Var<T>& x, const Var<T>& time) const {
+  Var<T> operator()(Var<T> x, const Var<T>& time) const {
     check<ShapeError>(time_emb_proj.has_value(), "ResnetBlock", "this block has no time embedding");
-    const Var<T> t = (*time_emb_proj)(silu(time));
-    if (time_norm == TimeEmbeddingNorm::add) return finish(x, norm2(conv1(norm1(x, true), t), true));
-    const auto scale_and_shift = chunk(reshape(t, {t.extent(0), 1, 1, t.extent(1)}), 2);
-    return finish(x, silu(norm2(conv1(norm1(x, true))) * (scale_and_shift[0] + 1.0) + scale_and_shift[1]));
+    const Var<T> t = (*time_emb_proj)(silu(time)), around = shortcut(x);
+    x = norm1(x, true);
+    if (time_norm == TimeEmbeddingNorm::add) {
+      x = conv1(x, t);
+      x = norm2(x, true);
+    } else {
+      const auto scale_and_shift = chunk(reshape(t, {t.extent(0), 1, 1, t.extent(1)}), 2);
+      x = silu(norm2(conv1(x)) * (scale_and_shift[0] + 1.0) + scale_and_shift[1]);
+    }
+    return around + conv2(x);
   }
 
   template <class Self, class F>
@@ -69,7 +79,8 @@ struct ResnetBlock {
   }
 
  private:
-  Var<T> finish(const Var<T>& x, const Var<T>& h) const { return (conv_shortcut ? (*conv_shortcut)(x) : x) + conv2(h); }
+  /// Comes first, so that the norm's input is free when the convolution runs: at the end of a decoder that is half of all memory.
+  Var<T> shortcut(const Var<T>& x) const { return conv_shortcut ? (*conv_shortcut)(x) : x; }
 };
 
 }  // namespace tenon::inline TENON_ABI

@@ -38,9 +38,17 @@ struct Upsample {
   void initialize(Generator& generator) { conv.initialize(generator); }
 
   /// x [N, H, W, C] -> [N, 2 H, 2 W, C].
-  Var<T> operator()(const Var<T>& x) const { return (*this)(x, 2 * x.extent(1), 2 * x.extent(2)); }
+  Var<T> operator()(const Var<T>& x) const {
+    if (!conv.patches.empty()) return (*this)(x, 2 * x.extent(1), 2 * x.extent(2));
+    Conv2dOptions enlarged = conv.options();  // in the convolution, without a copy
+    enlarged.upsample = 2;
+    return conv2d(x, *conv.weight, conv.bias.get_if(), enlarged);
+  }
   /// x [N, H, W, C] -> [N, height, width, C]: a U-Net's way back to a size that was odd.
-  Var<T> operator()(const Var<T>& x, Index height, Index width) const { return conv(upsample_nearest(x, height, width)); }
+  Var<T> operator()(const Var<T>& x, Index height, Index width) const {
+    if (conv.patches.empty() && height == 2 * x.extent(1) && width == 2 * x.extent(2)) return (*this)(x);
+    return conv(upsample_nearest(x, height, width));
+  }
 
   template <class Self, class F>
   static void fields(Self& s, F&& f) {

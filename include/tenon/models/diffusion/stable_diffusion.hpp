@@ -71,7 +71,8 @@ struct StableDiffusion {
   std::optional<AutoencoderTiny<T>> tiny_vae;  ///< decodes in the autoencoder's place when present
   Conditioner<T> conditioner;
   SchedulerChoice scheduler;
-  bool tiling = false;  ///< the autoencoder works tile by tile, in less memory
+  bool tiling = false;     ///< the autoencoder works tile by tile, in less memory
+  bool free_text = false;  ///< a run frees the packed text towers after the prompt, in less memory; the next run packs them again
 
   /// From a folder of diffusers (model_index.json, safetensors or torch's, sharded, fp16 variants) or a single file. Parameters
   /// are frozen. Throws FileError on a checkpoint of another family, a missing component, and names or shapes that do not fit.
@@ -109,10 +110,15 @@ struct StableDiffusion {
     const Plan plan = make_plan(options);
     Generated<T> out;
     const Predictor predict = condition(prompt, options, plan, out.cut_off);
+    if (free_text) {
+      for (const auto& ref : params(const_cast<Conditioner<T>&>(conditioner))) ref.weight->drop_packed();
+      trim_memory();
+    }
     Denoising<T> state = begin(options, plan, predict);
     out.metadata = metadata(prompt, options, plan);
     out.finished = options.on_step ? denoise(state, predict, options.on_step) : denoise(state, predict, [](const Denoising<T>&) { return true; });
     out.latents = std::move(state.latents);
+    trim_memory(std::size_t{64} << 20);  // the U-Net's blocks are of no use to the autoencoder
     if (out.finished) out.image = decode(out.latents);
     return out;
   }

@@ -83,7 +83,7 @@ struct VaeDownBlock {
     detail::initialize_all(downsamplers, generator);
   }
   Var<T> operator()(Var<T> x) const {
-    for (const auto& resnet : resnets) x = resnet(x);
+    for (const auto& resnet : resnets) x = resnet(std::move(x));
     return downsamplers.empty() ? x : downsamplers[0](x);
   }
 
@@ -110,7 +110,8 @@ struct VaeUpBlock {
     detail::initialize_all(upsamplers, generator);
   }
   Var<T> operator()(Var<T> x) const {
-    for (const auto& resnet : resnets) x = resnet(x);
+    for (const auto& resnet : resnets) x = resnet(std::move(x));
+    if (!grad_enabled()) trim_memory(std::size_t{64} << 20);  // what comes is four times the size
     return upsamplers.empty() ? x : upsamplers[0](x);
   }
 
