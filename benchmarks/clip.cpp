@@ -21,6 +21,7 @@
 
 #include "options.hpp"
 #include "peak.hpp"
+#include "resident.hpp"
 
 namespace {
 
@@ -36,14 +37,6 @@ struct TemporaryFolder {
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 };
-
-/// The largest resident memory of this process, where the system says.
-double peak_gb() {
-  std::ifstream file("/proc/self/status");
-  for (std::string line; std::getline(file, line);)
-    if (line.starts_with("VmHWM:")) return std::stod(line.substr(6)) / 1024 / 1024;
-  return 0;
-}
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -230,7 +223,7 @@ int perform(const Task& task, const std::string& folder, const std::string& pict
       seconds = seconds_now() - start;
     }
   }
-  std::printf("%.6f %.6f\n", seconds, peak_gb());
+  std::printf("%.6f %.6f\n", seconds, tenon_benchmark::peak_gb());
   std::fflush(stdout);
   ::_exit(0);
 }

@@ -306,7 +306,7 @@ class DiffusionPretraining {
   TextStates texts_;
   Generator generator_;
   AutoencoderKl<float> vae_;
-  Unet2dCondition<float> unet_;
+  Unet2d<float> unet_;
   Trainer vae_trainer_, trainer_;
   bool vae_done_ = false;
   std::vector<double> vae_losses_, losses_;

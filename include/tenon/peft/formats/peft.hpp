@@ -158,6 +158,7 @@ inline AdapterFile load_adapter(const std::string& path) {
     out.format = detail::is_kohya(out) ? AdapterFile::Format::kohya : AdapterFile::Format::diffusers;
     return out;
   }
+  check<FileError>(exists, "load_adapter", path, ": no such file or directory");
   AdapterFile out;
   out.path = path;
   out.config = Json::read(path + "/adapter_config.json");
