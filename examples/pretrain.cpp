@@ -26,7 +26,7 @@ using namespace tenon::examples;
 struct Options {
   std::string data = default_data(), out, state;
   Index steps = 7000, batch = 128, vocabulary = 1500, context = 24, width = 128, layers = 4, text_layers = 2;
-  double learning_rate = 1.5e-3, keep = 0.5, whole = 0.1, ema = 0.998, grey = 0.3;
+  double learning_rate = 1.5e-3, keep = 0.5, whole = 0.1, ema = 0.998, grey = 0;
   int threads = 0;
   std::uint64_t seed = 0;
   bool resume = false, development = false;
