@@ -6,14 +6,18 @@
 // them in every round. Correctness in the same run: `error` is the distance from the double model on the first picture or text. `gflops` counts the whole model,
 // though pooled features need no more of the last layer than one token.
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <nlohmann/json.hpp>
 
 #include <tenon/models/clip/gradient_cache.hpp>
 #include <tenon/models/clip/pipeline.hpp>

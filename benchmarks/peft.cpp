@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <iostream>
 
+#include <nlohmann/json.hpp>
+
 #include <tenon/io/json.hpp>
 #include <tenon/models/clip/clip.hpp>
 #include <tenon/models/diffusion/unet.hpp>

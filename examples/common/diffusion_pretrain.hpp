@@ -9,6 +9,8 @@
 #include <iostream>
 #include <unordered_map>
 
+#include <nlohmann/json.hpp>
+
 #include <tenon/clip.hpp>
 #include <tenon/models/diffusion/autoencoder_kl.hpp>
 #include <tenon/models/diffusion/pipeline.hpp>

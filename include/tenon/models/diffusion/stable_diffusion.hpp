@@ -10,6 +10,7 @@
 #include <functional>
 #include <sstream>
 
+#include <tenon/core/nearest.hpp>
 #include <tenon/models/diffusion/conditioning.hpp>
 #include <tenon/models/diffusion/control_net.hpp>
 #include <tenon/models/diffusion/load_components.hpp>
