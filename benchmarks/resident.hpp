@@ -5,11 +5,11 @@
 
 namespace tenon_benchmark {
 
-/// The most memory that was resident since the start or `reset_peak`, in GB (2^30 bytes); 0 where the system does not tell.
+/// The most memory that was resident since the start or `reset_peak`, in GB (1e9 bytes); 0 where the system does not tell.
 inline double peak_gb() {
   std::ifstream file("/proc/self/status");
   for (std::string line; std::getline(file, line);)
-    if (line.starts_with("VmHWM:")) return std::stod(line.substr(6)) / 1024 / 1024;
+    if (line.starts_with("VmHWM:")) return std::stod(line.substr(6)) * 1024 / 1e9;
   return 0;
 }
 
