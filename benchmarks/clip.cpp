@@ -6,8 +6,10 @@
 // them in every round. Correctness in the same run: `error` is the distance from the double model on the first picture or text. `gflops` counts the whole model,
 // though pooled features need no more of the last layer than one token.
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -15,12 +17,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <nlohmann/json.hpp>
+
 #include <tenon/models/clip/gradient_cache.hpp>
 #include <tenon/models/clip/pipeline.hpp>
 #include <tenon/peft/lora.hpp>
 
 #include "options.hpp"
 #include "peak.hpp"
+#include "resident.hpp"
 
 namespace {
 
@@ -36,14 +41,6 @@ struct TemporaryFolder {
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 };
-
-/// The largest resident memory of this process, where the system says.
-double peak_gb() {
-  std::ifstream file("/proc/self/status");
-  for (std::string line; std::getline(file, line);)
-    if (line.starts_with("VmHWM:")) return std::stod(line.substr(6)) / 1024 / 1024;
-  return 0;
-}
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -230,7 +227,7 @@ int perform(const Task& task, const std::string& folder, const std::string& pict
       seconds = seconds_now() - start;
     }
   }
-  std::printf("%.6f %.6f\n", seconds, peak_gb());
+  std::printf("%.6f %.6f\n", seconds, tenon_benchmark::peak_gb());
   std::fflush(stdout);
   ::_exit(0);
 }

@@ -9,7 +9,6 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <map>
 
 #include <unistd.h>
@@ -19,10 +18,12 @@
 
 #include "options.hpp"
 #include "peak.hpp"
+#include "resident.hpp"
 
 namespace {
 
 using namespace tenon;
+using tenon_benchmark::peak_gb;
 using tenon_benchmark::seconds_now;
 namespace fs = std::filesystem;
 
@@ -34,14 +35,6 @@ struct TemporaryFolder {
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 };
-
-/// The largest resident memory of this process, where the system says.
-double peak_gb() {
-  std::ifstream file("/proc/self/status");
-  for (std::string line; std::getline(file, line);)
-    if (line.starts_with("VmHWM:")) return std::stod(line.substr(6)) * 1024 / 1e9;
-  return 0;
-}
 
 Tensor<float> numbers(const Shape& shape, std::uint32_t seed, float scale = 1) {
   auto out = Tensor<float>::uninitialized(shape);

@@ -1,19 +1,25 @@
 // benchmarks/run peft: what a LoRA on q, k, v and out costs in a CLIP ViT-B/32 (random weights), unmerged and merged; a
-// different adapter for each row of a batch; and swapping one for another from disk.
+// different adapter for each row of a batch; swapping one for another from disk; and a training step.
 //
-// Base, unmerged and merged run interleaved in one process; the ratio is that of medians. Correctness in the same run: the
-// merged and the unmerged features differ by rounding only.
+// What is compared runs interleaved in one process; the ratio is that of medians. Correctness in the same run: the merged and
+// the unmerged features differ by rounding only.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <iostream>
 
+#include <nlohmann/json.hpp>
+
 #include <tenon/io/json.hpp>
 #include <tenon/models/clip/clip.hpp>
+#include <tenon/models/diffusion/unet.hpp>
+#include <tenon/ops/loss.hpp>
+#include <tenon/optim/adamw.hpp>
 #include <tenon/peft/formats/peft.hpp>
 
 #include "options.hpp"
 #include "peak.hpp"
+#include "resident.hpp"
 
 namespace {
 
@@ -97,57 +103,129 @@ void swap(ClipVision<float>& tower, Generator& generator, nlohmann::json& rows) 
   detach(tower);
 }
 
+/// The tower three times, with the same numbers: as it is, with a LoRA beside its layers, and with that LoRA merged.
+/// Each round runs them one after another, another one first each time.
+void overhead(nlohmann::json& rows) {
+  struct Way {
+    Timed timed;
+    ClipVision<float> tower{ClipVisionConfig{}};
+    Tensor<float> out;
+  };
+  Way ways[3];
+  const char* const names[] = {"base", "unmerged", "merged"};
+  for (int i = 0; i < 3; ++i) {
+    ways[i].timed.name = names[i];
+    auto& tower = ways[i].tower;
+    Generator generator(0);
+    tower.initialize(generator);
+    freeze(tower);
+    if (i == 0) continue;
+    attach(tower, LoraConfig{.rank = 8, .alpha = 16, .targets = {"q_proj", "k_proj", "v_proj", "out_proj"}}, generator);
+    for (const auto& ref : patch_params(tower))
+      ref.weight->update([&](Tensor<float>& value) { fill_normal(value.span(), 0.0f, 0.02f, generator); });
+    if (i == 2) merge(tower);
+  }
+  std::printf("CLIP ViT-B/32 vision tower, LoRA r = 8 on q, k, v, out of all layers; %d threads, %s\n", thread_count(),
+              std::string(name_of(current_isa())).c_str());
+  std::printf("%-6s %12s %12s %9s %12s %9s %12s\n", "batch", "base ms", "unmerged ms", "ratio", "merged ms", "ratio", "difference");
+  Generator generator(1);
+  for (const Index batch : {Index{1}, Index{8}, Index{32}}) {
+    Tensor<float> pictures({batch, 224, 224, 3});
+    fill_normal(pictures.span(), 0.0f, 1.0f, generator);
+    const Var<float> x(std::move(pictures));
+    const int rounds = batch == 1 ? 60 : batch == 8 ? 24 : 12;
+    for (int round = -2; round < rounds; ++round)  // two to warm up
+      for (int i = 0; i < 3; ++i) {
+        Way& way = ways[(round + 3 + i) % 3];
+        const double start = tenon_benchmark::seconds_now();
+        way.out = way.tower(x).pooled.value();
+        if (round >= 0) way.timed.seconds.push_back(tenon_benchmark::seconds_now() - start);
+      }
+    const double error = difference(ways[2].out, ways[1].out);
+    const double b = ways[0].timed.median(), u = ways[1].timed.median(), m = ways[2].timed.median();
+    std::printf("%-6lld %12.2f %12.2f %9.3f %12.2f %9.3f %12.1e\n", static_cast<long long>(batch), 1e3 * b, 1e3 * u, u / b, 1e3 * m, m / b, error);
+    for (Way& way : ways) {
+      rows.push_back({{"name", "clip_b32_image_b" + std::to_string(batch) + "_lora_" + way.timed.name}, {"shape", {batch, 224, 224, 3}}, {"dtype", "f32"},
+                      {"impl", "tenon"}, {"seconds", way.timed.median()}, {"ratio_to_base", way.timed.median() / b}, {"max_rel_err", error}});
+      way.timed.seconds.clear();
+    }
+  }
+}
+
+/// Seconds (median) and peak memory of training steps with AdamW, after one to warm up; `loss()` builds the graph.
+template <class M, class Loss>
+void training_step(const char* name, M& model, std::optional<DType> weights, const std::vector<Index>& shape, int steps, Loss&& loss,
+                   nlohmann::json& rows) {
+  AdamW<float> optimizer(trainable(model), {.learning_rate = 1e-4});
+  Timed step{name, {}};
+  tenon_benchmark::reset_peak();
+  for (int round = -1; round < steps; ++round) {
+    const double start = tenon_benchmark::seconds_now();
+    backward(loss());
+    optimizer.step();
+    if (round >= 0) step.seconds.push_back(tenon_benchmark::seconds_now() - start);
+  }
+  const char* const dtype = weights ? "bf16" : "f32";
+  const double peak = tenon_benchmark::peak_gb();
+  std::printf("%s, %s: %.2f s, peak %.2f GB\n", name, dtype, step.median(), peak);
+  rows.push_back({{"name", name}, {"shape", shape}, {"dtype", dtype}, {"impl", "tenon"}, {"seconds", step.median()}, {"peak_gb", peak}});
+}
+
+/// Frozen, with panels of `weights` as the loaders make them.
+template <class M>
+void freeze_with(M& model, std::optional<DType> weights) {
+  freeze(model);
+  for (const auto& ref : params(model))
+    if (weights && ref.weight->shape().rank() > 1) ref.weight->set_panels(*weights);
+}
+
+/// CLIP ViT-B/32, LoRA r = 8 on q and v of both towers, 32 pairs, texts of 77 tokens.
+void clip_step(std::optional<DType> weights, nlohmann::json& rows) {
+  constexpr Index batch = 32, tokens = 77;
+  Generator generator(0);
+  Clip<float> clip(ClipConfig{}, generator);
+  freeze_with(clip, weights);
+  attach(clip, LoraConfig{.rank = 8, .alpha = 16, .targets = {"q_proj", "v_proj"}}, generator);
+  Tensor<float> pictures({batch, 224, 224, 3});
+  fill_normal(pictures.span(), 0.0f, 1.0f, generator);
+  const Var<float> x(std::move(pictures));
+  Tensor<std::int32_t> ids({batch, tokens});
+  for (Index i = 0; i < ids.size(); ++i) ids.data()[i] = static_cast<std::int32_t>(i % tokens == tokens - 1 ? 49407 : generator.integer(0, 49000));
+  training_step("clip_b32_lora_step", clip, weights, {batch, tokens}, 5, [&] { return contrastive_loss(clip(x, ids)); }, rows);
+}
+
+/// Stable Diffusion 1.5's U-Net, LoRA r = 4 on q, k, v and out, one sample of 64 x 64 latents.
+void unet_step(std::optional<DType> weights, nlohmann::json& rows) {
+  Generator generator(0);
+  Unet2d<float> unet(UnetConfig{}, generator);
+  freeze_with(unet, weights);
+  attach(unet, LoraConfig{.rank = 4, .alpha = 4, .targets = {"to_q", "to_k", "to_v", "to_out.0"}}, generator);
+  const auto random = [&](const Shape& shape) {
+    Tensor<float> out(shape);
+    fill_normal(out.span(), 0.0f, 1.0f, generator);
+    return Var<float>(std::move(out));
+  };
+  const Var<float> latents = random({1, 64, 64, 4}), states = random({1, 77, 768}), noise = random({1, 64, 64, 4});
+  const auto time = Tensor<float>::full({1}, 500.0f);
+  training_step("sd15_unet_lora_step", unet, weights, {1, 64, 64, 4}, 3, [&] { return mse_loss(unet(latents, time, {.states = states}), noise); }, rows);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const tenon_benchmark::Options options = tenon_benchmark::parse(argc, argv);
   const ThreadScope threads(options.threads);
+  nlohmann::json rows = nlohmann::json::array();
+  for (const std::optional<DType> weights : {std::optional<DType>{}, std::optional(DType::bf16)}) {
+    clip_step(weights, rows);
+    unet_step(weights, rows);
+  }
   const NoGrad no_grad;
+  overhead(rows);
   Generator generator(0);
   ClipVision<float> tower{ClipVisionConfig{}};
   tower.initialize(generator);
   freeze(tower);
-  attach(tower, LoraConfig{.rank = 8, .alpha = 16, .targets = {"q_proj", "k_proj", "v_proj", "out_proj"}}, generator);
-  for (const auto& ref : patch_params(tower))
-    ref.weight->update([&](Tensor<float>& value) { fill_normal(value.span(), 0.0f, 0.02f, generator); });
-
-  std::printf("CLIP ViT-B/32 vision tower, LoRA r = 8 on q, k, v, out of all layers; %d threads, %s\n", thread_count(),
-              std::string(name_of(current_isa())).c_str());
-  std::printf("%-6s %12s %12s %9s %12s %9s %12s\n", "batch", "base ms", "unmerged ms", "ratio", "merged ms", "ratio", "difference");
-  nlohmann::json rows = nlohmann::json::array();
-  for (const Index batch : {Index{1}, Index{8}, Index{32}}) {
-    Tensor<float> pictures({batch, 224, 224, 3});
-    fill_normal(pictures.span(), 0.0f, 1.0f, generator);
-    const Var<float> x(std::move(pictures));
-    Timed base{"base", {}}, unmerged{"unmerged", {}}, merged{"merged", {}};
-    const auto run = [&](Timed& timed) {
-      const double start = tenon_benchmark::seconds_now();
-      Tensor<float> out = tower(x).pooled.value();
-      timed.seconds.push_back(tenon_benchmark::seconds_now() - start);
-      return out;
-    };
-    double error = 0;
-    const int rounds = batch == 1 ? 41 : batch == 8 ? 15 : 9;
-    for (int round = 0; round < rounds + 2; ++round) {
-      disable(tower, "*");
-      run(base);
-      enable(tower, "*");
-      const Tensor<float> apart = run(unmerged);
-      merge(tower);
-      tower(x);  // packs the merged weights
-      error = std::max(error, difference(run(merged), apart));
-      unmerge(tower);
-      tower(x);
-      if (round < 2)
-        for (Timed* timed : {&base, &unmerged, &merged}) timed->seconds.clear();
-    }
-    const double b = base.median(), u = unmerged.median(), m = merged.median();
-    std::printf("%-6lld %12.2f %12.2f %9.3f %12.2f %9.3f %12.1e\n", static_cast<long long>(batch), 1e3 * b, 1e3 * u, u / b, 1e3 * m, m / b, error);
-    for (Timed* timed : {&base, &unmerged, &merged})
-      rows.push_back({{"name", "clip_b32_image_b" + std::to_string(batch) + "_lora_" + timed->name}, {"shape", {batch, 224, 224, 3}}, {"dtype", "f32"},
-                      {"impl", "tenon"}, {"seconds", timed->median()}, {"ratio_to_base", timed->median() / b}, {"max_rel_err", error}});
-  }
-  detach(tower);
   by_row(tower, generator, rows);
   swap(tower, generator, rows);
   if (!options.json.empty()) save_json(options.json, rows);

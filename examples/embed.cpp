@@ -1,4 +1,6 @@
 // embed: pictures and texts as CLIP features, one row each, in a .npy file with the names beside it.
+#include <nlohmann/json.hpp>
+
 #include "common/clip_options.hpp"
 
 namespace {

@@ -26,10 +26,10 @@ using namespace tenon::examples;
 struct Options {
   std::string data = default_data(), out, state;
   Index steps = 7000, batch = 128, vocabulary = 1500, context = 24, width = 128, layers = 4, text_layers = 2;
-  double learning_rate = 1.5e-3, keep = 0.5, whole = 0.1, ema = 0.998;
+  double learning_rate = 1.5e-3, keep = 0.5, whole = 0.1, ema = 0.998, grey = 0;
   int threads = 0;
   std::uint64_t seed = 0;
-  bool resume = false;
+  bool resume = false, development = false;
 };
 
 class Training {
@@ -56,7 +56,7 @@ class Training {
   /// One step; returns its loss.
   double step() {
     const Pairs pairs = draw_pairs(set_, trainer_.rounds, options_.batch, generator_);
-    Tensor<float> pictures = augment(pick(set_.colour, pairs.ids), {}, generator_);
+    Tensor<float> pictures = augment(pick(set_.colour, pairs.ids), {.grey = options_.grey}, generator_);
     normalise(pictures);
     const double whole_from = (1 - options_.whole) * static_cast<double>(options_.steps);
     const double keep = static_cast<double>(trainer_.steps()) < whole_from ? options_.keep : 1.0;
@@ -95,7 +95,7 @@ class Training {
   std::string run_name() const {
     return join_text("steps ", options_.steps, " batch ", options_.batch, " seed ", options_.seed, " width ", options_.width, " layers ",
                      options_.layers, "+", options_.text_layers, " vocabulary ", options_.vocabulary, " lr ", options_.learning_rate, " keep ",
-                     options_.keep);
+                     options_.keep, " grey ", options_.grey, options_.development ? " development" : "");
   }
 
   Options options_;
@@ -117,7 +117,8 @@ Tokenizer train_tokenizer(const EmojiSet& set, const Options& options) {
 void run(const Options& options) {
   const ThreadScope threads(options.threads);
   print_first_line("pretrain clip", "float32");
-  const EmojiSet set(options.data);
+  EmojiSet set(options.data);
+  if (options.development) set.use_development_split();
   const Tokenizer tokenizer = train_tokenizer(set, options);
   Training training(options, set, tokenizer);
   std::vector<double> losses;
@@ -164,6 +165,8 @@ int main(int argc, char** argv) {
   clip->add_option("--text-layers", options.text_layers, "Layers of the text tower")->capture_default_str();
   clip->add_option("--vocabulary", options.vocabulary, "Tokens that the tokenizer learns")->capture_default_str();
   clip->add_option("--keep", options.keep, "Share of patches that patch dropout keeps")->capture_default_str()->check(CLI::Range(0.05, 1.0));
+  clip->add_option("--grey", options.grey, "Share of pictures shown without colours")->capture_default_str()->check(CLI::Range(0.0, 1.0));
+  clip->add_flag("--development", options.development, "Hold out training characters instead: for choosing settings without looking at the test");
   clip->add_option("--seed", options.seed, "Seed")->capture_default_str();
   clip->add_option("--threads", options.threads, "Threads (0: all available)")->capture_default_str();
   clip->add_flag("--resume", options.resume, "Go on with an interrupted run");

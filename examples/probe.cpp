@@ -1,4 +1,6 @@
 // probe: a linear classifier on CLIP's frozen features, from 1, 2, 4, ... pictures a class up to all, beside zero-shot CLIP.
+#include <nlohmann/json.hpp>
+
 #include "common/clip_options.hpp"
 #include "common/evaluate.hpp"
 #include "common/linear_probe.hpp"

@@ -2,6 +2,8 @@
 // a linear probe on CLIP's features: on held-out colour pictures and under shift (Radford et al. 2021, section 3.3).
 #include <fstream>
 
+#include <nlohmann/json.hpp>
+
 #include <tenon/clip.hpp>
 
 #include "common/bars.hpp"

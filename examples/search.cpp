@@ -1,4 +1,6 @@
 // search: finds pictures in a folder by words. What CLIP makes of each picture is kept in an index and computed once.
+#include <nlohmann/json.hpp>
+
 #include <csignal>
 
 #include "common/clip_options.hpp"

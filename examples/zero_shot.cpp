@@ -1,4 +1,6 @@
 // zero_shot: which of some labels a picture shows, by CLIP, without training.
+#include <nlohmann/json.hpp>
+
 #include <numeric>
 
 #include "common/clip_options.hpp"

@@ -17,12 +17,13 @@ struct Augment {
   double shift = 0.12;                     ///< of the side, either way
   double ink = 0.25;                       ///< change of contrast against white, and of each colour channel
   double hue = 15;                         ///< degrees about the grey axis, either way
+  double grey = 0;                         ///< probability of losing the colours: what is left to learn from is the shape
 };
 
 /// pictures [N, H, W, 3] in 0..1, changed; the same generator state gives the same pictures for any number of threads.
 inline Tensor<float> augment(const Tensor<float>& pictures, const Augment& how, Generator& generator) {
   struct Draw {
-    float xx, xy, x0, yx, yy, y0, contrast, gain[3], hue[3];
+    float xx, xy, x0, yx, yy, y0, contrast, gain[3], hue[3];  // hue: weights of a channel, the next one, and the one after that
   };
   const Index n = pictures.extent(0), height = pictures.extent(1), width = pictures.extent(2);
   const auto between = [&](double low, double high) { return low + (high - low) * generator.uniform<double>(); };
@@ -38,6 +39,7 @@ inline Tensor<float> augment(const Tensor<float>& pictures, const Augment& how, 
     for (float& gain : d.gain) gain = static_cast<float>(between(1 - how.ink, 1 + how.ink));
     const double turn = between(-how.hue, how.hue) * std::numbers::pi / 180, rest = (1 - std::cos(turn)) / 3, skew = std::sin(turn) / std::sqrt(3.0);
     d.hue[0] = static_cast<float>(std::cos(turn) + rest), d.hue[1] = static_cast<float>(rest - skew), d.hue[2] = static_cast<float>(rest + skew);
+    if (how.grey > 0 && between(0, 1) < how.grey) d.hue[0] = d.hue[1] = d.hue[2] = 1.0f / 3;
   }
   auto out = Tensor<float>::uninitialized(pictures.shape());
   parallel_for(n, [&](Index i) {

@@ -9,6 +9,8 @@
 #include <iostream>
 #include <unordered_map>
 
+#include <nlohmann/json.hpp>
+
 #include <tenon/clip.hpp>
 #include <tenon/models/diffusion/autoencoder_kl.hpp>
 #include <tenon/models/diffusion/pipeline.hpp>
@@ -306,7 +308,7 @@ class DiffusionPretraining {
   TextStates texts_;
   Generator generator_;
   AutoencoderKl<float> vae_;
-  Unet2dCondition<float> unet_;
+  Unet2d<float> unet_;
   Trainer vae_trainer_, trainer_;
   bool vae_done_ = false;
   std::vector<double> vae_losses_, losses_;

@@ -1,5 +1,7 @@
 #pragma once
 // Zero-shot accuracy among the groups and the subgroups of the emoji.
+#include <nlohmann/json.hpp>
+
 #include <array>
 
 #include "emoji.hpp"

@@ -5,6 +5,8 @@
 #include "../../examples/adapters.cpp"
 #undef main
 
+#include <nlohmann/json.hpp>
+
 #include "../io/scratch.hpp"
 #include "catch.hpp"
 #include "golden.hpp"

@@ -38,7 +38,7 @@ printf 'not a picture' >"$work/junk.png"
 printf 'caf\351\n' >"$work/latin1.txt"
 head -c 10000000 /dev/zero | tr '\0' a >"$work/long.txt"
 
-for program in embed zero_shot search probe robustness; do
+for program in embed zero_shot search probe robustness finetune; do
   good $program --help
   holds --threads
   holds --seed
@@ -114,6 +114,19 @@ bad 'expected a folder of pictures' search --images "$work/nowhere" animals
 bad 'no PNG, JPEG or PNM files' search --images "$work/empty" animals
 bad 'expected UTF-8 text' search --images "$work/pictures" --dtype bf16 "$(cat "$work/latin1.txt")"
 bad 'cannot create a file' search --images "$work/pictures" --index "$work/nowhere/index" animals
+
+# finetune: a run that is killed and taken up again ends with the same adapter and table
+tune="--steps 20 --batch 8 --seeds 2 --threads 1"
+good finetune $tune --out "$work/whole" --json "$work/whole.json"
+"$programs/finetune" $tune --out "$work/killed" >/dev/null 2>&1 &
+run=$!
+while kill -0 $run 2>/dev/null && [ "$(cat "$work/killed/state/COMMIT" 2>/dev/null | head -c 1)" = "" ]; do sleep 0.05; done
+sleep 0.3
+kill -9 $run 2>/dev/null && wait $run 2>/dev/null
+good finetune $tune --out "$work/killed" --json "$work/killed.json" --resume
+cmp -s "$work/whole/adapter_model.safetensors" "$work/killed/adapter_model.safetensors" || fail "finetune --resume: another adapter"
+[ "$(sed 's/"seconds":[^,}]*//' "$work/whole.json")" = "$(sed 's/"seconds":[^,}]*//' "$work/killed.json")" ] || fail "finetune --resume: other numbers"
+bad 'expected a run with the options' finetune $tune --rank 2 --out "$work/killed" --resume
 
 # probe
 bad 'expected a folder' probe --data "$work/nowhere"

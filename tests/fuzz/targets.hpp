@@ -11,6 +11,8 @@
 
 #include <unistd.h>
 
+#include <nlohmann/json.hpp>
+
 #include <tenon/io/image.hpp>
 #include <tenon/io/json.hpp>
 #include <tenon/io/npy.hpp>

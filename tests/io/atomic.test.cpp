@@ -1,3 +1,10 @@
+#include <cstring>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <tenon/io/atomic.hpp>
 #include <tenon/io/mapped_file.hpp>
 

@@ -1,7 +1,12 @@
 #pragma once
 // File systems that fail: one operation of many, or a power failure that loses what was not made durable.
+#include <sys/stat.h>
+
+#include <unistd.h>
+
 #include <tenon/io/atomic.hpp>
 
+#include <cerrno>
 #include <map>
 #include <set>
 #include <vector>

@@ -1,5 +1,8 @@
 #include <tenon/io/image.hpp>
 
+#include <filesystem>
+#include <fstream>
+
 #include <unistd.h>
 
 #include "catch.hpp"
@@ -106,16 +109,16 @@ TEST_CASE("a saved PNG comes back, with its texts") {
 TEST_CASE("a file that is no picture gives one clear error") {
   const TemporaryFolder folder;
   const auto path = (folder.path / "x.png").string();
-  REQUIRE_THROWS_WITH(load_image(path), contains("x.png: no such file"));
+  REQUIRE_THROWS_WITH(load_image(path), contains("x.png: cannot open: No such file"));
   REQUIRE_THROWS_WITH(load_image(folder.path.string()), contains("expected a file, found a directory"));
-  REQUIRE_THROWS_WITH(load_image("/dev/zero"), contains("found a special file"));
+  REQUIRE_THROWS_WITH(load_image("/dev/zero"), contains("found something else"));
   write_file(path, "");
   REQUIRE_THROWS_WITH(load_image(path), contains("x.png: expected a picture, found an empty file"));
   write_file(path, "GIF89a....");
   REQUIRE_THROWS_WITH(load_image(path), contains("expected a PNG, JPEG or binary PNM picture, found a file that begins with 47 49 46"));
   if (::geteuid() != 0) {
     std::filesystem::permissions(path, std::filesystem::perms::none);
-    REQUIRE_THROWS_WITH(load_image(path), contains("cannot be opened"));
+    REQUIRE_THROWS_WITH(load_image(path), contains("cannot open"));
   }
 }
 

@@ -1,3 +1,5 @@
+#include <nlohmann/json.hpp>
+
 #include <tenon/io/json.hpp>
 
 #include "catch.hpp"

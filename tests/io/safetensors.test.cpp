@@ -1,6 +1,7 @@
 #include <tenon/io/safetensors.hpp>
 
 #include <chrono>
+#include <cstring>
 #include <set>
 
 #include <sys/resource.h>

@@ -1,6 +1,7 @@
 #include <tenon/io/state.hpp>
 
 #include <csignal>
+#include <cstring>
 #include <sys/wait.h>
 
 #include "catch.hpp"

@@ -1,3 +1,5 @@
+#include <tenon/io/pickle.hpp>
+#include <tenon/io/torch_file.hpp>
 #include <tenon/io/checkpoint.hpp>
 
 #include <filesystem>

@@ -1,6 +1,8 @@
 // Adapters of Hugging Face peft: files that peft wrote (golden/make_peft.py) and files that it reads.
 #include <filesystem>
 
+#include <nlohmann/json.hpp>
+
 #include <tenon/models/clip/checkpoint.hpp>
 #include <tenon/peft/formats/peft.hpp>
 #include <tenon/peft/merge.hpp>

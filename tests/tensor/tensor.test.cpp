@@ -1,4 +1,5 @@
 // Tensor, View, print, cast, and the doors to Eigen and xtensor.
+#include <cstring>
 #include <sstream>
 
 #include <tenon/io/npy.hpp>

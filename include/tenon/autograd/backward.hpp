@@ -46,4 +46,7 @@ void backward(const Var<T>& y) {
   backward(y, Tensor<T>::full(y.shape(), T(1)));
 }
 
+TENON_COMPILED_TEMPLATE(void backward(const Var<float>&, Tensor<float>))
+TENON_COMPILED_TEMPLATE(void backward(const Var<float>&))
+
 }  // namespace tenon::inline TENON_ABI

@@ -48,4 +48,6 @@ Var<T> checkpoint(std::function<Var<T>(std::span<const Var<T>>)> f, std::vector<
                 });
 }
 
+TENON_COMPILED_TEMPLATE(Var<float> checkpoint(std::function<Var<float>(std::span<const Var<float>>)>, std::vector<Var<float>>, std::span<const Var<float>>, std::function<void()>))
+
 }  // namespace tenon::inline TENON_ABI

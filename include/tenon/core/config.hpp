@@ -7,7 +7,7 @@
 //
 // A user may define before the first include (all units alike):
 //   TENON_STATIC_ISA   compile only the kernel body that -march selects; no run-time dispatch
-//   TENON_COMPILED     kernels are declared only; link tenon::compiled
+//   TENON_COMPILED     what tenon::compiled holds is declared only; link it
 #if defined(_MSC_VER) && !defined(__clang__)
 #error "tenon builds with g++ 12 or clang 14 and later, on Linux and macOS; MSVC is not supported"
 #endif
@@ -46,12 +46,23 @@
 #define TENON_ABI \
   TENON_ABI_JOIN(TENON_VERSION_MAJOR, TENON_VERSION_MINOR, TENON_ABI_THREADS, TENON_ABI_DISPATCH, TENON_ABI_BASE)
 
-// Linkage of a kernel entry point: inline in the header-only form, external in the body of tenon::compiled.
+// Linkage of what is defined in a body (X_body.hpp, X_float.inl): inline in the header-only form; under TENON_COMPILED the
+// header shows declarations alone, and tenon::compiled holds the definitions.
 #if defined(TENON_COMPILED)
-#define TENON_KERNEL
+#define TENON_IN_BODY
 #else
-#define TENON_KERNEL inline
+#define TENON_IN_BODY inline
 #endif
+#define TENON_KERNEL TENON_IN_BODY
+// An instance of a template that tenon::compiled holds: TENON_COMPILED_TEMPLATE(struct Linear<float>), or of a function of
+// one name, TENON_COMPILED_FUNCTION(linear<float>). CMake finds these lines, each in namespace tenon, and makes the units.
+// Members defined inside a class are inline: only those defined outside are built once.
+#if defined(TENON_COMPILED)
+#define TENON_COMPILED_TEMPLATE(...) extern template __VA_ARGS__;
+#else
+#define TENON_COMPILED_TEMPLATE(...)
+#endif
+#define TENON_COMPILED_FUNCTION(...) TENON_COMPILED_TEMPLATE(decltype(__VA_ARGS__) __VA_ARGS__)
 
 // Unrolls the loop that follows whole; without it -O2 keeps the accumulators of a tile in memory.
 #if defined(__clang__)

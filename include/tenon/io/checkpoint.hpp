@@ -3,55 +3,18 @@
 #include <algorithm>
 #include <functional>
 
-#include <tenon/io/json.hpp>
-#include <tenon/io/torch_file.hpp>
+#include <tenon/io/state_dict.hpp>
 #include <tenon/nn/param.hpp>
 
 namespace tenon::inline TENON_ABI {
 
 /// The tensors of a checkpoint: a safetensors file, the index (`*.index.json`) of a sharded one, or what torch.save wrote.
 /// Throws FileError on a file that is none of these or breaks its format's rules, and on an index that its shards do not fit.
-inline StateDict open_checkpoint(const std::string& path) {
-  if (path.ends_with(".index.json")) {
-    const Json index = Json::read(path);
-    const auto& map = index.at("weight_map").value();
-    check<FileError>(map.is_object() && !map.empty(), "open_checkpoint", path, ": weight_map: expected names and files");
-    std::map<std::string, std::vector<std::string>> shards;
-    for (const auto& [name, file] : map.items()) {
-      check<FileError>(file.is_string() && file.get<std::string>().find('/') == std::string::npos, "open_checkpoint", path, ": weight_map: ", name,
-                       ": expected the name of a file beside the index, found ", file.dump());
-      shards[file.get<std::string>()].push_back(name);
-    }
-    StateDict out(path);
-    for (const auto& [file, names] : shards) {
-      const StateDict shard = open_checkpoint(path.substr(0, path.rfind('/') + 1) + file);
-      for (const auto& name : names)
-        check<FileError>(shard.contains(name), "open_checkpoint", path, ": expected tensor ", name, " in ", file, ", which does not have it");
-      out.insert_all(shard);
-    }
-    return out;
-  }
-  std::array<char, 4> magic{};
-  const FileReader reader(path);
-  if (reader.size() >= magic.size()) reader.read(0, std::as_writable_bytes(std::span(magic)));
-  if (std::string_view(magic.data(), 4) == "PK\x03\x04") return read_torch_file(path);
-  check<FileError>(!(magic[0] == '\x80' && magic[1] == '\x02' && magic[2] == '\x8a'), "open_checkpoint", path,
-                   ": a pickle of torch before 1.6; load it there and save it again");
-  return SafetensorsFile::open(path);
-}
+TENON_IN_BODY StateDict open_checkpoint(const std::string& path);
 
 /// The first checkpoint in a folder among `stems` ("model", "pytorch_model"), as one file or sharded, safetensors before
 /// torch's. Throws FileError that lists what was looked for, and as the other form.
-inline StateDict open_checkpoint(const std::string& folder, std::initializer_list<std::string_view> stems) {
-  std::string tried;
-  for (std::string_view suffix : {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt"})
-    for (std::string_view stem : stems) {
-      const std::string name = join_text(stem, suffix);
-      if (::access((folder + "/" + name).c_str(), F_OK) == 0) return open_checkpoint(folder + "/" + name);
-      tried += (tried.empty() ? "" : ", ") + name;
-    }
-  fail<FileError>("open_checkpoint", folder, ": expected one of ", tried);
-}
+TENON_IN_BODY StateDict open_checkpoint(const std::string& folder, std::initializer_list<std::string_view> stems);
 
 struct LoadOptions {
   /// The file's name for a model's path; the same by default.
@@ -136,4 +99,11 @@ void save_params(const std::string& path, const std::vector<ParamRef<T>>& list, 
   save_safetensors(path, std::move(tensors), metadata);
 }
 
+TENON_COMPILED_FUNCTION(load_params<float>)
+TENON_COMPILED_FUNCTION(save_params<float>)
+
 }  // namespace tenon::inline TENON_ABI
+
+#if !defined(TENON_COMPILED)
+#include <tenon/io/checkpoint_body.hpp>
+#endif

@@ -1,11 +1,10 @@
 #pragma once
 // Pictures from and to files: PNG, JPEG and PNM in, PNG out. Needs libpng and libjpeg (the component tenon::image).
 #include <cmath>
-#include <filesystem>
-#include <fstream>
 
 #include <tenon/io/atomic.hpp>
 #include <tenon/io/jpeg.hpp>
+#include <tenon/io/mapped_file.hpp>
 #include <tenon/io/png.hpp>
 
 namespace tenon::inline TENON_ABI {
@@ -14,19 +13,11 @@ namespace detail {
 
 /// The bytes of an ordinary file of at most 512 MiB.
 inline std::vector<std::uint8_t> read_picture_file(const std::string& name) {
-  constexpr std::uintmax_t limit = std::uintmax_t{512} << 20;
-  std::error_code error;
-  const auto status = std::filesystem::status(name, error);
-  check<FileError>(std::filesystem::exists(status), "load_image", name, ": no such file");
-  check<FileError>(std::filesystem::is_regular_file(status), "load_image", name, ": expected a file, found ",
-                   std::filesystem::is_directory(status) ? "a directory" : "a special file");
-  const auto size = std::filesystem::file_size(name, error);
-  check<FileError>(!error && size <= limit, "load_image", name, ": expected at most ", limit, " bytes, found ", size);
-  std::ifstream in(name, std::ios::binary);
-  check<FileError>(in.is_open(), "load_image", name, ": cannot be opened for reading");
-  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(size));
-  in.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size));
-  check<FileError>(static_cast<std::uintmax_t>(in.gcount()) == size, "load_image", name, ": expected ", size, " bytes, read ", in.gcount());
+  const FileReader file(name);
+  constexpr std::uint64_t limit = std::uint64_t{512} << 20;
+  check<FileError>(file.size() <= limit, "load_image", name, ": expected at most ", limit, " bytes, found ", file.size());
+  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(file.size()));
+  file.read(0, std::as_writable_bytes(std::span(bytes)));
   return bytes;
 }
 

@@ -4,8 +4,12 @@
 // A set lives in a directory. Its files carry the number of the save that wrote them (`state.7.safetensors`); the file
 // COMMIT, replaced by rename when all of them are durable, names the files of the latest whole set with their sizes and
 // checksums. A crash at any moment leaves the previous COMMIT, and with it the previous set.
+#include <cerrno>
 #include <charconv>
 
+#include <sys/stat.h>
+
+#include <tenon/core/nearest.hpp>
 #include <tenon/core/random.hpp>
 #include <tenon/io/safetensors.hpp>
 

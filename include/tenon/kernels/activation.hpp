@@ -32,6 +32,6 @@ TENON_KERNEL void geglu_backward(Index rows, Index n, const float* x, const floa
 
 }  // namespace tenon::inline TENON_ABI::kernels
 
-#if !defined(TENON_COMPILED) || defined(TENON_COMPILED_BODY)
+#if !defined(TENON_COMPILED)
 #include <tenon/kernels/isa/activation_float.inl>
 #endif

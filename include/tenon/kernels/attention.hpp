@@ -161,6 +161,6 @@ inline void attention_backward(const AttentionShape& shape, const AttentionInput
 
 }  // namespace tenon::inline TENON_ABI::kernels
 
-#if !defined(TENON_COMPILED) || defined(TENON_COMPILED_BODY)
+#if !defined(TENON_COMPILED)
 #include <tenon/kernels/isa/attention_float.inl>
 #endif

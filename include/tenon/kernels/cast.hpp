@@ -50,6 +50,6 @@ TENON_KERNEL void cast(Index n, const half* x, float* y);
 
 }  // namespace tenon::inline TENON_ABI::kernels
 
-#if !defined(TENON_COMPILED) || defined(TENON_COMPILED_BODY)
+#if !defined(TENON_COMPILED)
 #include <tenon/kernels/isa/cast_float.inl>
 #endif

@@ -143,6 +143,6 @@ TENON_KERNEL void axpy(Index n, double a, const float* x, float* y);
 
 }  // namespace tenon::inline TENON_ABI::kernels
 
-#if !defined(TENON_COMPILED) || defined(TENON_COMPILED_BODY)
+#if !defined(TENON_COMPILED)
 #include <tenon/kernels/isa/elementwise_float.inl>
 #endif

@@ -91,6 +91,6 @@ void one_hot(Index n, Index classes, const Id* ids, T* y) {
 
 }  // namespace tenon::inline TENON_ABI::kernels
 
-#if !defined(TENON_COMPILED) || defined(TENON_COMPILED_BODY)
+#if !defined(TENON_COMPILED)
 #include <tenon/kernels/isa/embedding_float.inl>
 #endif

@@ -86,6 +86,6 @@ TENON_KERNEL void mse_backward(Index n, const float* a, const float* b, double d
 
 }  // namespace tenon::inline TENON_ABI::kernels
 
-#if !defined(TENON_COMPILED) || defined(TENON_COMPILED_BODY)
+#if !defined(TENON_COMPILED)
 #include <tenon/kernels/isa/loss_float.inl>
 #endif

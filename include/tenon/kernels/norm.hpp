@@ -175,6 +175,6 @@ TENON_KERNEL void normalize_rows_backward(Index rows, Index width, double eps, c
 
 }  // namespace tenon::inline TENON_ABI::kernels
 
-#if !defined(TENON_COMPILED) || defined(TENON_COMPILED_BODY)
+#if !defined(TENON_COMPILED)
 #include <tenon/kernels/isa/norm_float.inl>
 #endif

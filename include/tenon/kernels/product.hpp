@@ -101,6 +101,6 @@ TENON_KERNEL ProductKernels<double> product_kernels(double);
 }  // namespace detail
 }  // namespace tenon::inline TENON_ABI::kernels
 
-#if !defined(TENON_COMPILED) || defined(TENON_COMPILED_BODY)
+#if !defined(TENON_COMPILED)
 #include <tenon/kernels/product_body.hpp>
 #endif

@@ -179,6 +179,6 @@ bool all_finite(Index n, const T* x) {
 
 }  // namespace tenon::inline TENON_ABI::kernels
 
-#if !defined(TENON_COMPILED) || defined(TENON_COMPILED_BODY)
+#if !defined(TENON_COMPILED)
 #include <tenon/kernels/isa/reduce_float.inl>
 #endif

@@ -145,6 +145,6 @@ void resample_backward(Index n, Index c, const Taps& rows, const Taps& columns, 
 
 }  // namespace tenon::inline TENON_ABI::kernels
 
-#if !defined(TENON_COMPILED) || defined(TENON_COMPILED_BODY)
+#if !defined(TENON_COMPILED)
 #include <tenon/kernels/isa/resample_float.inl>
 #endif

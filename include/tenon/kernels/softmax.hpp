@@ -66,6 +66,6 @@ inline void log_softmax_backward(Index rows, Index width, const double* y, const
 
 }  // namespace tenon::inline TENON_ABI::kernels
 
-#if !defined(TENON_COMPILED) || defined(TENON_COMPILED_BODY)
+#if !defined(TENON_COMPILED)
 #include <tenon/kernels/isa/softmax_float.inl>
 #endif

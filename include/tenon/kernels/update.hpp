@@ -92,6 +92,6 @@ TENON_KERNEL void ema_update(Index n, double decay, const float* p, float* avera
 
 }  // namespace tenon::inline TENON_ABI::kernels
 
-#if !defined(TENON_COMPILED) || defined(TENON_COMPILED_BODY)
+#if !defined(TENON_COMPILED)
 #include <tenon/kernels/isa/update_float.inl>
 #endif

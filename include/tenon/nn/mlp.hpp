@@ -15,22 +15,14 @@ struct Mlp {
 
   Mlp() = default;
   /// Declared: to be loaded or initialised.
-  Mlp(Index width, Index hidden, Activation function, bool with_gate = false)
-      : fc1(width, with_gate ? 2 * hidden : hidden), fc2(hidden, width), act(function), gated(with_gate) {
-    check(!gated || act == Activation::gelu, "Mlp", "a gate takes gelu, got ", name_of(act));
-  }
+  Mlp(Index width, Index hidden, Activation function, bool with_gate = false);
   void initialize(Generator& generator) {
     fc1.initialize(generator);
     fc2.initialize(generator);
   }
 
   /// x [..., D] -> [..., D].
-  Var<T> operator()(const Var<T>& x) const {
-    if (patches.empty()) return forward(x);
-    if (const auto groups = row_groups(patches); !groups.empty()) return by_rows(groups, x, [&](const Var<T>& part) { return (*this)(part); });
-    return through(
-        patches, x, [&](const Var<T>& input, std::span<const LowRank<T>>, bool) { return forward(input); }, [](const Var<T>& y) { return y; });
-  }
+  Var<T> operator()(const Var<T>& x) const;
 
   template <class Self, class F>
   static void fields(Self& s, F&& f) {
@@ -39,7 +31,26 @@ struct Mlp {
   }
 
  private:
-  Var<T> forward(const Var<T>& x) const { return fc2(gated ? fc1.geglu(x) : fc1(x, act)); }
+  Var<T> forward(const Var<T>& x) const;
 };
+
+template <class T>
+Mlp<T>::Mlp(Index width, Index hidden, Activation function, bool with_gate)
+    : fc1(width, with_gate ? 2 * hidden : hidden), fc2(hidden, width), act(function), gated(with_gate) {
+  check(!gated || act == Activation::gelu, "Mlp", "a gate takes gelu, got ", name_of(act));
+}
+
+template <class T>
+Var<T> Mlp<T>::operator()(const Var<T>& x) const {
+  if (patches.empty()) return forward(x);
+  if (const auto groups = row_groups(patches); !groups.empty()) return by_rows(groups, x, [&](const Var<T>& part) { return (*this)(part); });
+  return through(
+      patches, x, [&](const Var<T>& input, std::span<const LowRank<T>>, bool) { return forward(input); }, [](const Var<T>& y) { return y; });
+}
+
+template <class T>
+Var<T> Mlp<T>::forward(const Var<T>& x) const { return fc2(gated ? fc1.geglu(x) : fc1(x, act)); }
+
+TENON_COMPILED_TEMPLATE(struct Mlp<float>)
 
 }  // namespace tenon::inline TENON_ABI

@@ -24,13 +24,7 @@ struct LayerNorm {
   }
 
   /// x [..., D] -> [..., D].
-  Var<T> operator()(const Var<T>& x) const {
-    const auto norm = [&](const Var<T>& input) { return layer_norm(input, weight->var(), bias->var(), eps); };
-    if (patches.empty()) return norm(x);
-    if (const auto groups = row_groups(patches); !groups.empty()) return by_rows(groups, x, [&](const Var<T>& part) { return (*this)(part); });
-    return through(
-        patches, x, [&](const Var<T>& input, std::span<const LowRank<T>>, bool) { return norm(input); }, [](const Var<T>& y) { return y; });
-  }
+  Var<T> operator()(const Var<T>& x) const;
 
   template <class Self, class F>
   static void fields(Self& s, F&& f) {
@@ -58,18 +52,7 @@ struct GroupNorm {
   }
 
   /// x [N, H, W, C] -> the same shape.
-  Var<T> operator()(const Var<T>& x, bool silu = false) const {
-    if (patches.empty()) return group_norm(x, groups, weight->var(), bias->var(), eps, silu);
-    if (const auto parts = row_groups(patches); !parts.empty()) return by_rows(parts, x, [&](const Var<T>& part) { return (*this)(part, silu); });
-    const bool fused = !changes_output(patches);
-    const Var<T> y = through(
-        patches, x,
-        [&](const Var<T>& input, std::span<const LowRank<T>>, bool) {
-          return group_norm(input, groups, weight->var(), bias->var(), eps, silu && fused);
-        },
-        [](const Var<T>& normed) { return normed; });
-    return fused || !silu ? y : activation(y, Activation::silu);
-  }
+  Var<T> operator()(const Var<T>& x, bool silu = false) const;
 
   template <class Self, class F>
   static void fields(Self& s, F&& f) {
@@ -77,5 +60,31 @@ struct GroupNorm {
     f("bias", s.bias);
   }
 };
+
+template <class T>
+Var<T> LayerNorm<T>::operator()(const Var<T>& x) const {
+  const auto norm = [&](const Var<T>& input) { return layer_norm(input, weight->var(), bias->var(), eps); };
+  if (patches.empty()) return norm(x);
+  if (const auto groups = row_groups(patches); !groups.empty()) return by_rows(groups, x, [&](const Var<T>& part) { return (*this)(part); });
+  return through(
+      patches, x, [&](const Var<T>& input, std::span<const LowRank<T>>, bool) { return norm(input); }, [](const Var<T>& y) { return y; });
+}
+
+template <class T>
+Var<T> GroupNorm<T>::operator()(const Var<T>& x, bool silu) const {
+  if (patches.empty()) return group_norm(x, groups, weight->var(), bias->var(), eps, silu);
+  if (const auto parts = row_groups(patches); !parts.empty()) return by_rows(parts, x, [&](const Var<T>& part) { return (*this)(part, silu); });
+  const bool fused = !changes_output(patches);
+  const Var<T> y = through(
+      patches, x,
+      [&](const Var<T>& input, std::span<const LowRank<T>>, bool) {
+        return group_norm(input, groups, weight->var(), bias->var(), eps, silu && fused);
+      },
+      [](const Var<T>& normed) { return normed; });
+  return fused || !silu ? y : activation(y, Activation::silu);
+}
+
+TENON_COMPILED_TEMPLATE(struct LayerNorm<float>)
+TENON_COMPILED_TEMPLATE(struct GroupNorm<float>)
 
 }  // namespace tenon::inline TENON_ABI

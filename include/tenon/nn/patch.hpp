@@ -109,10 +109,10 @@ template <class... Slot>
 std::vector<RowGroup> row_groups(const Slot&... slots) {
   const auto* rows = detail::row_adapters.get();
   if (rows == nullptr || rows->uniform) return {};
-  std::set<std::string_view> here;
+  std::vector<std::string_view> here;
   const auto look = [&](const auto& slot) {
     for (const auto& entry : slot)
-      if (takes_part(entry)) here.insert(entry.adapter);
+      if (takes_part(entry)) here.push_back(entry.adapter);
   };
   (look(slots), ...);
   return here.empty() ? std::vector<RowGroup>{} : detail::group_rows(*rows, here);

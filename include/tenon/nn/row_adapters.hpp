@@ -2,9 +2,8 @@
 // A different adapter for each row of a batch, in one forward (Chen et al. 2023, 2310.18547, on the CPU): products of layers
 // without a patch run whole; a layer with patches runs its rows adapter by adapter, so that each row has the bits that it
 // has alone.
-#include <map>
+#include <algorithm>
 #include <memory>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -69,14 +68,14 @@ struct RowGroup {
 namespace detail {
 
 /// Rows by adapter in the order of first use; those whose adapter is not `here` are one group. Nothing when all are of one group.
-inline std::vector<RowGroup> group_rows(const RowNames& all, const std::set<std::string_view>& here) {
-  std::map<std::string_view, std::size_t> numbers;
+inline std::vector<RowGroup> group_rows(const RowNames& all, std::span<const std::string_view> here) {
+  std::vector<std::string_view> adapters;  // one for each group
   std::vector<std::vector<Index>> rows;
   for (std::size_t n = 0; n < all.of_row.size(); ++n) {
-    const std::string_view name = all.of_row[n];
-    const auto [at, fresh] = numbers.emplace(here.contains(name) ? name : std::string_view(), rows.size());
-    if (fresh) rows.emplace_back();
-    rows[at->second].push_back(static_cast<Index>(n));
+    const std::string_view known = all.of_row[n], name = std::find(here.begin(), here.end(), known) != here.end() ? known : std::string_view();
+    const auto at = static_cast<std::size_t>(std::find(adapters.begin(), adapters.end(), name) - adapters.begin());
+    if (at == adapters.size()) adapters.push_back(name), rows.emplace_back();
+    rows[at].push_back(static_cast<Index>(n));
   }
   std::vector<RowGroup> out;
   if (rows.size() < 2) return out;

@@ -199,4 +199,12 @@ template <detail::Comparable A, class B> Tensor<bool> less_equal(const A& a, con
 template <detail::Comparable A, class B> Tensor<bool> greater(const A& a, const B& b) { return detail::compare("greater", kernels::Compare::greater, a, b); }
 template <detail::Comparable A, class B> Tensor<bool> greater_equal(const A& a, const B& b) { return detail::compare("greater_equal", kernels::Compare::greater_equal, a, b); }
 
+TENON_COMPILED_TEMPLATE(Var<float> operator+(const Var<float>&, const Var<float>&))
+TENON_COMPILED_TEMPLATE(Var<float> operator-(const Var<float>&, const Var<float>&))
+TENON_COMPILED_TEMPLATE(Var<float> operator*(const Var<float>&, const Var<float>&))
+TENON_COMPILED_TEMPLATE(Var<float> operator/(const Var<float>&, const Var<float>&))
+TENON_COMPILED_TEMPLATE(Var<float> operator-(const Var<float>&))
+TENON_COMPILED_FUNCTION(detail::curved<float>)
+TENON_COMPILED_FUNCTION(clamp<float>)
+
 }  // namespace tenon::inline TENON_ABI

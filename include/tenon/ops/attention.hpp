@@ -74,4 +74,6 @@ Var<T> attention(const Var<T>& q, const Var<T>& k, const Var<T>& v, const Attent
                 });
 }
 
+TENON_COMPILED_FUNCTION(attention<float>)
+
 }  // namespace tenon::inline TENON_ABI

@@ -135,4 +135,6 @@ Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity
                 });
 }
 
+TENON_COMPILED_FUNCTION(conv2d<float>)
+
 }  // namespace tenon::inline TENON_ABI

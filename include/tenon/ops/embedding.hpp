@@ -80,4 +80,6 @@ Var<T> embedding(const Tensor<std::int32_t>& ids, const Weight<T>& table, std::t
                 });
 }
 
+TENON_COMPILED_FUNCTION(embedding<float>)
+
 }  // namespace tenon::inline TENON_ABI

@@ -71,4 +71,7 @@ Tensor<T> one_hot(const Tensor<Id>& ids, Index classes) {
   return y;
 }
 
+TENON_COMPILED_TEMPLATE(Var<float> index_select(const Var<float>&, Index, Tensor<std::int64_t>))
+TENON_COMPILED_TEMPLATE(Var<float> take_rows(const Var<float>&, Tensor<std::int32_t>))
+
 }  // namespace tenon::inline TENON_ABI

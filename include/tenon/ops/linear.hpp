@@ -149,4 +149,7 @@ Var<T> geglu_linear(const Var<T>& x, const Weight<T>& weight, const std::type_id
   return detail::linear_product("geglu_linear", x, weight, bias, Activation::gelu, true, low_rank);
 }
 
+TENON_COMPILED_FUNCTION(packed_linear<float>)
+TENON_COMPILED_FUNCTION(detail::linear_product<float>)
+
 }  // namespace tenon::inline TENON_ABI

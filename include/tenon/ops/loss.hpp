@@ -45,4 +45,7 @@ Var<T> mse_loss(const Var<T>& a, const Var<T>& b) {
   });
 }
 
+TENON_COMPILED_FUNCTION(cross_entropy<float>)
+TENON_COMPILED_FUNCTION(mse_loss<float>)
+
 }  // namespace tenon::inline TENON_ABI

@@ -115,4 +115,6 @@ Var<T> matmul(const Var<T>& a, const Var<T>& b, const MatmulOptions& options = {
                 });
 }
 
+TENON_COMPILED_FUNCTION(matmul<float>)
+
 }  // namespace tenon::inline TENON_ABI

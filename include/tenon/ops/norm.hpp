@@ -81,4 +81,8 @@ Var<T> l2_normalize(const Var<T>& x, double eps = 1e-12) {
                 });
 }
 
+TENON_COMPILED_FUNCTION(layer_norm<float>)
+TENON_COMPILED_FUNCTION(group_norm<float>)
+TENON_COMPILED_FUNCTION(l2_normalize<float>)
+
 }  // namespace tenon::inline TENON_ABI

@@ -162,4 +162,9 @@ TopK<T> topk(const Var<T>& x, Index k) {
   return topk(x.value(), k);
 }
 
+TENON_COMPILED_TEMPLATE(Var<float> sum(const Var<float>&, const Axes&, bool))
+TENON_COMPILED_TEMPLATE(Var<float> sum(const Var<float>&))
+TENON_COMPILED_TEMPLATE(Var<float> mean(const Var<float>&, const Axes&, bool))
+TENON_COMPILED_TEMPLATE(Var<float> mean(const Var<float>&))
+
 }  // namespace tenon::inline TENON_ABI

@@ -44,4 +44,7 @@ Var<T> average_pool(const Var<T>& x, Index kernel) {
   return detail::resample(x, kernels::average_taps(x.extent(1), kernel), kernels::average_taps(x.extent(2), kernel));
 }
 
+TENON_COMPILED_FUNCTION(upsample_nearest<float>)
+TENON_COMPILED_FUNCTION(average_pool<float>)
+
 }  // namespace tenon::inline TENON_ABI

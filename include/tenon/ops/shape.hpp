@@ -214,4 +214,14 @@ Var<T> pad(const Var<T>& x, const std::vector<std::pair<Index, Index>>& widths, 
   return record(std::move(y), {x}, [inside](Tensor<T>& dy, std::span<Grad<T>> dx) { dx[0].add(detail::gathered(inside(dy.view()))); });
 }
 
+TENON_COMPILED_TEMPLATE(Var<float> reshape(const Var<float>&, const Shape&))
+TENON_COMPILED_TEMPLATE(Var<float> reshape(const Var<float>&, std::initializer_list<Index>))
+TENON_COMPILED_FUNCTION(permute<float>)
+TENON_COMPILED_FUNCTION(transpose<float>)
+TENON_COMPILED_FUNCTION(broadcast_to<float>)
+TENON_COMPILED_FUNCTION(slice<float>)
+TENON_COMPILED_FUNCTION(select<float>)
+TENON_COMPILED_TEMPLATE(Var<float> concat(const std::vector<Var<float>>&, Index))
+TENON_COMPILED_TEMPLATE(Var<float> concat(std::initializer_list<Var<float>>, Index))
+
 }  // namespace tenon::inline TENON_ABI

@@ -38,4 +38,7 @@ Var<T> log_softmax(const Var<T>& x, Index axis = -1) {
                        [](auto... a) { kernels::log_softmax_backward(a...); });
 }
 
+TENON_COMPILED_FUNCTION(softmax<float>)
+TENON_COMPILED_FUNCTION(log_softmax<float>)
+
 }  // namespace tenon::inline TENON_ABI

@@ -88,4 +88,8 @@ Var<T> geglu(const Var<T>& x) {
   });
 }
 
+TENON_COMPILED_FUNCTION(detail::unary<float>)
+TENON_COMPILED_FUNCTION(activation<float>)
+TENON_COMPILED_FUNCTION(geglu<float>)
+
 }  // namespace tenon::inline TENON_ABI

@@ -142,11 +142,11 @@ AttachReport attach(M& model, const Config& config, Generator& generator, const 
 
 namespace detail {
 /// Calls `f(site, entry)` for every patch whose adapter fits the pattern; throws NameError when there is none.
-template <class M, class F>
-void for_each_named(M& model, std::string_view op, std::string_view pattern, F&& f) {
+template <class T, class F>
+void for_each_named(const std::vector<SiteRef<T>>& all, std::string_view op, std::string_view pattern, F&& f) {
   std::set<std::string> known;
   bool found = false;
-  for (const auto& site : sites(model))
+  for (const auto& site : all)
     for_each_patch(site, [&](auto& entry) {
       known.insert(entry.adapter);
       if (!glob_matches(pattern, entry.adapter)) return;
@@ -156,6 +156,10 @@ void for_each_named(M& model, std::string_view op, std::string_view pattern, F&&
   std::string names;
   for (const auto& name : known) names += (names.empty() ? "" : ", ") + name;
   check<NameError>(found, op, "no adapter '", pattern, "' is attached; attached: ", names.empty() ? std::string("none") : names);
+}
+template <class M, class F>
+void for_each_named(M& model, std::string_view op, std::string_view pattern, F&& f) {
+  for_each_named(sites(model), op, pattern, std::forward<F>(f));
 }
 }  // namespace detail
 

@@ -3,6 +3,8 @@
 // along one vector of d numbers, theta_0 + P theta_d, with P random, fixed, and never held in memory (projection.hpp).
 //
 // Tuned are the Linear and Conv2d layers that the targets name, all when there are none; embeddings and norms stay.
+#include <nlohmann/json.hpp>
+
 #include <tenon/io/json.hpp>
 #include <tenon/io/safetensors.hpp>
 #include <tenon/peft/layer.hpp>

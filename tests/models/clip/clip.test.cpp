@@ -10,6 +10,8 @@
 #include <tenon/peft/merge.hpp>
 #include <tenon/peft/prefix.hpp>
 
+#include <nlohmann/json.hpp>
+
 #include "../../io/scratch.hpp"
 #include "catch.hpp"
 #include "golden.hpp"

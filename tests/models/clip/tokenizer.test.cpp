@@ -4,6 +4,8 @@
 
 #include <unistd.h>
 
+#include <nlohmann/json.hpp>
+
 #include <tenon/models/clip/openai_vocab.hpp>
 #include <tenon/models/clip/tokenizer_files.hpp>
 
@@ -205,7 +207,7 @@ TEST_CASE("a bad tokenizer.json is named") {
   REQUIRE_THROWS_WITH(load(R"({"model": {"type": "BPE", "vocab": {}, "merges": []}})"), contains("found BPE with \"\""));
   REQUIRE_THROWS_WITH(load(model(vocabulary)), contains("model.merges"));
   REQUIRE_THROWS_WITH(load(model(vocabulary + R"(, "merges": 3)")), contains("model.merges: expected an array"));
-  REQUIRE_THROWS_WITH(load(model(vocabulary + R"(, "merges": [["a"]])")), contains("expected two tokens, found [\"a\"]"));
+  REQUIRE_THROWS_WITH(load(model(vocabulary + R"(, "merges": [["a"]])")), contains("expected two tokens, found array"));
   REQUIRE_THROWS_WITH(load(model(vocabulary + R"(, "merges": ["a b"])")), contains("tokenizer.json:1: expected two tokens of the vocabulary, found \"a b\""));
   REQUIRE_THROWS_WITH(load(model(R"("vocab": {"a": 5}, "merges": [])")), contains("each of the ids 0..0 once, found 5"));
   REQUIRE_THROWS_WITH(load("[1, 2"), contains("tokenizer.json:1:"));

@@ -1,3 +1,5 @@
+#include <nlohmann/json.hpp>
+
 #include <tenon/models/diffusion/schedulers/make_scheduler.hpp>
 
 #include "catch.hpp"

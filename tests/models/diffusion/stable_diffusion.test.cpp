@@ -1,4 +1,6 @@
 // Complete runs of diffusers' pipelines on tiny models: see golden/make_stable_diffusion.py.
+#include <nlohmann/json.hpp>
+
 #include <tenon/diffusion.hpp>
 #include <tenon/models/diffusion/preview.hpp>
 

@@ -39,7 +39,7 @@ inline std::string folder(const Scratch& scratch, const std::string& name) {
   const std::string to = scratch / name;
   fs::copy(golden::path("stable_diffusion/" + name), to, fs::copy_options::recursive);
   const std::uint64_t seed = 100 * name.size();
-  write(Unet2dCondition<float>(read_unet_config(to + "/unet")), seed, to + "/unet/diffusion_pytorch_model.safetensors");
+  write(Unet2d<float>(read_unet_config(to + "/unet")), seed, to + "/unet/diffusion_pytorch_model.safetensors");
   write(AutoencoderKl<float>(read_autoencoder_kl_config(Json::read(to + "/vae/config.json"))), seed + 1, to + "/vae/diffusion_pytorch_model.safetensors");
   for (const auto& [part, offset] : {std::pair<std::string, std::uint64_t>{"text_encoder", 2}, {"text_encoder_2", 3}}) {
     if (!fs::exists(to + "/" + part)) continue;

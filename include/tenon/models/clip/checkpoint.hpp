@@ -56,4 +56,7 @@ void save_clip(Clip<T>& clip, const std::string& directory, DType dtype = DType:
   save_json(directory + "/config.json", write_clip_config(clip.config));
 }
 
+TENON_COMPILED_FUNCTION(load_clip<float>)
+TENON_COMPILED_FUNCTION(save_clip<float>)
+
 }  // namespace tenon::inline TENON_ABI

@@ -5,9 +5,11 @@
 //   const auto pictures = clip.embed_images(std::vector{tenon::load_image("cat.jpg")});
 //   const auto probabilities = clip.zero_shot(pictures, {"a cat", "a dog"});
 #include <functional>
-#include <future>
+#include <memory>
+#include <mutex>
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <tenon/io/image.hpp>
 #include <tenon/models/clip/checkpoint.hpp>
@@ -59,23 +61,26 @@ struct ClipPipeline {
       break;
     }
     // read when first asked for: pictures alone need none
-    out.tokenizer_ = std::async(std::launch::deferred, [path, vocabulary] {
-                       auto tokenizer = [&] {
-                         if (has_tokenizer(path)) return load_tokenizer(path);
-                         check<FileError>(vocabulary == 49408, "ClipPipeline", path,
-                                          ": expected a tokenizer (vocab.json and merges.txt, or tokenizer.json): the model has ", vocabulary,
-                                          " tokens, so OpenAI's 49408 do not fit");
-                         return openai_tokenizer();
-                       }();
-                       check<FileError>(tokenizer.size() <= vocabulary, "ClipPipeline", path, ": the tokenizer has ", tokenizer.size(),
-                                        " tokens, the model only ", vocabulary);
-                       return tokenizer;
-                     }).share();
+    out.tokenizer_ = std::make_shared<LateTokenizer>();
+    out.tokenizer_->read = [path, vocabulary] {
+      const bool own = has_tokenizer(path);
+      check<FileError>(own || vocabulary == 49408, "ClipPipeline", path,
+                       ": expected a tokenizer (vocab.json and merges.txt, or tokenizer.json): the model has ", vocabulary,
+                       " tokens, so OpenAI's 49408 do not fit");
+      Tokenizer tokenizer = own ? load_tokenizer(path) : openai_tokenizer();
+      check<FileError>(tokenizer.size() <= vocabulary, "ClipPipeline", path, ": the tokenizer has ", tokenizer.size(),
+                       " tokens, the model only ", vocabulary);
+      return tokenizer;
+    };
     return out;
   }
 
   /// Throws as load_tokenizer, each time when the checkpoint's is broken or absent.
-  const Tokenizer& tokenizer() const { return tokenizer_.get(); }
+  const Tokenizer& tokenizer() const {
+    const std::lock_guard lock(tokenizer_->mutex);
+    if (!tokenizer_->value) tokenizer_->value.emplace(tokenizer_->read());
+    return *tokenizer_->value;
+  }
 
   /// RGB pictures -> [N, E], of length 1 unless `normalize` is false.
   Tensor<T> embed_images(std::span<const Image> images, bool normalize = true) const { return embed_values(processor(images), normalize); }
@@ -154,7 +159,12 @@ struct ClipPipeline {
 #endif
   }
 
-  std::shared_future<Tokenizer> tokenizer_;
+  struct LateTokenizer {
+    std::function<Tokenizer()> read;
+    std::mutex mutex;
+    std::optional<Tokenizer> value;
+  };
+  std::shared_ptr<LateTokenizer> tokenizer_;
 };
 
 /// As for the model alone, and the processor makes pictures of the new size.

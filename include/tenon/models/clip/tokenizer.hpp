@@ -10,16 +10,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include <tenon/models/clip/bpe.hpp>
 #include <tenon/models/clip/clean_text.hpp>
 #include <tenon/tensor/tensor.hpp>
 
 namespace tenon::inline TENON_ABI {
-
-/// Two tokens that, next to each other, become one.
-struct BpeMerge {
-  std::int32_t left, right;
-  friend bool operator==(const BpeMerge&, const BpeMerge&) = default;
-};
 
 /// Whose rules a tokenizer follows where the two differ.
 enum class TokenizerStyle {
@@ -34,48 +29,6 @@ struct TokenizerConfig {
 };
 
 namespace detail {
-
-inline constexpr std::string_view end_of_word = "</w>";
-inline constexpr std::int32_t byte_tokens = 512;
-
-/// The 256 bytes in the vocabulary's order, printable Latin first.
-inline const std::array<std::uint8_t, 256>& bytes_in_order() {
-  static const auto order = [] {
-    std::array<std::uint8_t, 256> out{};
-    const auto printable = [](int b) { return (b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || b >= 0xae; };
-    std::size_t n = 0;
-    for (const bool wanted : {true, false})
-      for (int b = 0; b < 256; ++b)
-        if (printable(b) == wanted) out[n++] = static_cast<std::uint8_t>(b);
-    return out;
-  }();
-  return order;
-}
-
-/// The character that stands for the n-th byte of the order: itself when printable, else U+0100 and up.
-inline char32_t byte_character(std::size_t n) {
-  constexpr std::size_t printable = 188;
-  return n < printable ? bytes_in_order()[n] : static_cast<char32_t>(256 + n - printable);
-}
-
-/// Vocabulary in OpenAI's order, in files' spelling.
-inline std::vector<std::string> vocabulary_of(std::span<const BpeMerge> merges, const TokenizerConfig& config) {
-  std::vector<std::string> tokens;
-  for (const std::string_view ending : {std::string_view(), end_of_word})
-    for (std::size_t n = 0; n < 256; ++n) {
-      append_utf8(tokens.emplace_back(), byte_character(n));
-      tokens.back() += ending;
-    }
-  for (const auto& [left, right] : merges) {
-    const auto count = static_cast<std::int32_t>(tokens.size());
-    check<NameError>(left >= 0 && left < count && right >= 0 && right < count, "Tokenizer", "merge ", count - byte_tokens,
-                     " expected two of the ", count, " tokens before it, got ", left, " and ", right);
-    tokens.push_back(tokens[static_cast<std::size_t>(left)] + tokens[static_cast<std::size_t>(right)]);
-  }
-  tokens.push_back(config.start);
-  tokens.push_back(config.end);
-  return tokens;
-}
 
 /// The pieces of a cleaned text: contractions, runs of letters, single numbers, runs of anything else but white space.
 /// A special that begins a piece is one piece in OpenAI's pattern, pieces of its own in transformers'. OpenAI's pattern
@@ -124,7 +77,7 @@ class Tokenizer {
   /// OpenAI's layout: token 512 + i is what merge i makes, then come start and end.
   /// Throws NameError on a merge of tokens that are not there yet, and on two tokens of one spelling.
   explicit Tokenizer(std::span<const BpeMerge> merges, TokenizerConfig config = {})
-      : Tokenizer(detail::vocabulary_of(merges, config), merges, config) {}
+      : Tokenizer(detail::vocabulary_of(merges, config.start, config.end), merges, config) {}
 
   /// Any vocabulary, spelt as in vocab.json; the token of a merge is the one spelt as its two together. Bytes without a
   /// token become the end token. Throws NameError on a spelling that is missing or there twice.

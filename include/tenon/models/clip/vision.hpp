@@ -15,15 +15,7 @@ struct ClipVisionEmbeddings {
   Embedding<T> position_embedding;  ///< [1 + patches, D]
 
   /// pictures [N, H, W, 3] -> [N, 1 + patches, D].
-  Var<T> operator()(const Var<T>& pictures) const {
-    const Index n = pictures.extent(0), width = class_embedding->shape()[0];
-    const Var<T> patches = reshape(patch_embedding(pictures), {n, -1, width});
-    const Index length = 1 + patches.extent(1);
-    auto positions = Tensor<std::int32_t>::uninitialized({length});
-    for (Index i = 0; i < length; ++i) positions.data()[i] = static_cast<std::int32_t>(i);
-    const Var<T> token = broadcast_to(class_embedding->var(), {n, 1, width});
-    return concat({token, patches}, 1) + position_embedding(positions);
-  }
+  Var<T> operator()(const Var<T>& pictures) const;
 
   template <class Self, class F>
   static void fields(Self& s, F&& f) {
@@ -49,25 +41,8 @@ struct ClipVision {
   LayerNorm<T> post_layernorm;
 
   ClipVision() = default;
-  explicit ClipVision(const ClipVisionConfig& c)
-      : config(c), pre_layernorm(c.hidden_size, c.layer_norm_eps), post_layernorm(c.hidden_size, c.layer_norm_eps) {
-    check(c.patch_size > 0 && c.image_size >= c.patch_size, "clip", "expected pictures of at least one patch, got ", c.image_size,
-          " pixels in patches of ", c.patch_size);
-    embeddings.class_embedding = Param<T>(Shape{c.hidden_size});
-    embeddings.patch_embedding = Conv2d<T>(c.num_channels, c.hidden_size, c.patch_size, {.stride = c.patch_size, .bias = false});
-    embeddings.position_embedding = Embedding<T>(c.grid() * c.grid() + 1, c.hidden_size);
-    for (Index i = 0; i < c.num_hidden_layers; ++i)
-      encoder.layers.emplace_back(c.hidden_size, c.intermediate_size, c.num_attention_heads, c.hidden_act, c.layer_norm_eps, false);
-  }
-  void initialize(Generator& generator) {
-    const double deviation = std::pow(static_cast<double>(config.hidden_size), -0.5);
-    init::normal(embeddings.class_embedding, deviation, generator);
-    embeddings.patch_embedding.initialize(generator);
-    embeddings.position_embedding.initialize(generator, deviation);
-    pre_layernorm.initialize();
-    encoder.initialize(generator);
-    post_layernorm.initialize();
-  }
+  explicit ClipVision(const ClipVisionConfig& c);
+  void initialize(Generator& generator);
 
   /// pictures [N, image_size, image_size, 3], normalised (see preprocess). Throws ShapeError for others.
   ClipVisionOutput<T> operator()(const Var<T>& pictures) const {
@@ -76,14 +51,9 @@ struct ClipVision {
   /// The pooled state alone, for less work; in float32 and double with the same bits.
   Var<T> pooled(const Var<T>& pictures) const { return encode_pooled(embed(pictures)); }
   /// Embedded tokens [N, L, D], the class token first: all of them, or those that patch dropout left (2212.00794).
-  ClipVisionOutput<T> encode(const Var<T>& tokens) const {
-    const Var<T> last = encoder(pre_layernorm(tokens));
-    return {last, post_layernorm(select(last, 1, 0))};
-  }
+  ClipVisionOutput<T> encode(const Var<T>& tokens) const;
   /// As `pooled`, of embedded tokens.
-  Var<T> encode_pooled(const Var<T>& tokens) const {
-    return post_layernorm(encoder.rows(pre_layernorm(tokens), Tensor<std::int32_t>({tokens.extent(0)})));
-  }
+  Var<T> encode_pooled(const Var<T>& tokens) const;
 
   template <class Self, class F>
   static void fields(Self& s, F&& f) {
@@ -94,12 +64,63 @@ struct ClipVision {
   }
 
  private:
-  Var<T> embed(const Var<T>& pictures) const {
-    const Index size = config.image_size, channels = config.num_channels;
-    check<ShapeError>(pictures.rank() == 4 && pictures.shape() == Shape{pictures.extent(0), size, size, channels}, "clip",
-                      "expected pictures [N, ", size, ", ", size, ", ", channels, "], got ", pictures.shape());
-    return embeddings(pictures);
-  }
+  Var<T> embed(const Var<T>& pictures) const;
 };
+
+template <class T>
+Var<T> ClipVisionEmbeddings<T>::operator()(const Var<T>& pictures) const {
+  const Index n = pictures.extent(0), width = class_embedding->shape()[0];
+  const Var<T> patches = reshape(patch_embedding(pictures), {n, -1, width});
+  const Index length = 1 + patches.extent(1);
+  auto positions = Tensor<std::int32_t>::uninitialized({length});
+  for (Index i = 0; i < length; ++i) positions.data()[i] = static_cast<std::int32_t>(i);
+  const Var<T> token = broadcast_to(class_embedding->var(), {n, 1, width});
+  return concat({token, patches}, 1) + position_embedding(positions);
+}
+
+template <class T>
+ClipVision<T>::ClipVision(const ClipVisionConfig& c)
+    : config(c), pre_layernorm(c.hidden_size, c.layer_norm_eps), post_layernorm(c.hidden_size, c.layer_norm_eps) {
+  check(c.patch_size > 0 && c.image_size >= c.patch_size, "clip", "expected pictures of at least one patch, got ", c.image_size,
+        " pixels in patches of ", c.patch_size);
+  embeddings.class_embedding = Param<T>(Shape{c.hidden_size});
+  embeddings.patch_embedding = Conv2d<T>(c.num_channels, c.hidden_size, c.patch_size, {.stride = c.patch_size, .bias = false});
+  embeddings.position_embedding = Embedding<T>(c.grid() * c.grid() + 1, c.hidden_size);
+  for (Index i = 0; i < c.num_hidden_layers; ++i)
+    encoder.layers.emplace_back(c.hidden_size, c.intermediate_size, c.num_attention_heads, c.hidden_act, c.layer_norm_eps, false);
+}
+
+template <class T>
+void ClipVision<T>::initialize(Generator& generator) {
+  const double deviation = std::pow(static_cast<double>(config.hidden_size), -0.5);
+  init::normal(embeddings.class_embedding, deviation, generator);
+  embeddings.patch_embedding.initialize(generator);
+  embeddings.position_embedding.initialize(generator, deviation);
+  pre_layernorm.initialize();
+  encoder.initialize(generator);
+  post_layernorm.initialize();
+}
+
+template <class T>
+ClipVisionOutput<T> ClipVision<T>::encode(const Var<T>& tokens) const {
+  const Var<T> last = encoder(pre_layernorm(tokens));
+  return {last, post_layernorm(select(last, 1, 0))};
+}
+
+template <class T>
+Var<T> ClipVision<T>::encode_pooled(const Var<T>& tokens) const {
+  return post_layernorm(encoder.rows(pre_layernorm(tokens), Tensor<std::int32_t>({tokens.extent(0)})));
+}
+
+template <class T>
+Var<T> ClipVision<T>::embed(const Var<T>& pictures) const {
+  const Index size = config.image_size, channels = config.num_channels;
+  check<ShapeError>(pictures.rank() == 4 && pictures.shape() == Shape{pictures.extent(0), size, size, channels}, "clip",
+                    "expected pictures [N, ", size, ", ", size, ", ", channels, "], got ", pictures.shape());
+  return embeddings(pictures);
+}
+
+TENON_COMPILED_TEMPLATE(struct ClipVisionEmbeddings<float>)
+TENON_COMPILED_TEMPLATE(struct ClipVision<float>)
 
 }  // namespace tenon::inline TENON_ABI

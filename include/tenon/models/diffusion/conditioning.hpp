@@ -4,6 +4,8 @@
 //   auto [negative, positive] = conditioner.encode_pair("a cat", "blurry");   // states [1, L, D] each
 //
 // Without weights this is diffusers' encode_prompt, with them AUTOMATIC1111's. Needs utf8proc.
+#include <nlohmann/json.hpp>
+
 #include <tenon/models/clip/openai_vocab.hpp>
 #include <tenon/models/clip/tokenizer_files.hpp>
 #include <tenon/models/diffusion/prompt.hpp>
@@ -137,7 +139,7 @@ inline PromptTokenizer load_prompt_tokenizer(const std::string& folder, Index co
     const Json json = Json::read(folder + name);
     const auto token = [&](const std::string& key) -> std::optional<std::string> {
       if (json.contains(key + ".content")) return json.get<std::string>(key + ".content");
-      return json.contains(key) && json.at(key).value().is_string() ? std::optional(json.get<std::string>(key)) : std::nullopt;
+      return json.contains(key) && json.at(key).is_string() ? std::optional(json.get<std::string>(key)) : std::nullopt;
     };
     if (auto found = token("pad_token")) pad = std::move(found);
     if (auto found = token("bos_token")) config.start = std::move(*found);

@@ -23,7 +23,7 @@ template <class T>
 struct DiffusionComponents {
   DiffusionFamily family = DiffusionFamily::sd1;
   bool latent_consistency = false;
-  Unet2dCondition<T> unet;
+  Unet2d<T> unet;
   AutoencoderKl<T> vae;
   Conditioner<T> conditioner;
   SchedulerChoice scheduler;
@@ -140,7 +140,7 @@ DiffusionComponents<T> load_single_file(const std::string& path, const Diffusion
   UnetConfig config = infer_unet_config(file.unet);
   config.sample_size = xl ? 128 : file.family == DiffusionFamily::sd2 && v ? 96 : 64;
   if (pooled > 0) config.addition_time_embed_dim = (config.projection_class_embeddings_input_dim - pooled) / 6;
-  out.unet = Unet2dCondition<T>(config);
+  out.unet = Unet2d<T>(config);
   LoadOptions load;
   load.weights = options.weights;
   load_params(params(out.unet), file.unet, load);

@@ -40,7 +40,7 @@ inline PipelineIndex read_pipeline_index(const std::string& folder) {
                    ": expected a pipeline of Stable Diffusion 1, 2 or XL, found ", out.class_name);
   out.xl = out.class_name.find("XL") != std::string::npos;
   const auto required = [&](const std::string& part) {
-    const bool named = json.contains(part + ".0") && json.at(part + ".0").value().is_string();
+    const bool named = json.contains(part + ".0") && json.at(part + ".0").is_string();
     if (!named && part == "text_encoder" && out.xl) fail<FileError>("stable_diffusion", path, ": expected both text encoders: the refiner of Stable Diffusion XL has one");
     check<FileError>(named && ::access((folder + "/" + part).c_str(), F_OK) == 0, "stable_diffusion", folder, ": the component ", part,
                      named ? " is missing: there is no such folder" : " is not in model_index.json");

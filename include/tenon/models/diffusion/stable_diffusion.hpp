@@ -10,6 +10,7 @@
 #include <functional>
 #include <sstream>
 
+#include <tenon/core/nearest.hpp>
 #include <tenon/models/diffusion/conditioning.hpp>
 #include <tenon/models/diffusion/control_net.hpp>
 #include <tenon/models/diffusion/load_components.hpp>
@@ -66,7 +67,7 @@ template <class T = float>
 struct StableDiffusion {
   DiffusionFamily family = DiffusionFamily::sd1;
   bool latent_consistency = false;
-  Unet2dCondition<T> unet;
+  Unet2d<T> unet;
   AutoencoderKl<T> vae;
   std::optional<AutoencoderTiny<T>> tiny_vae;  ///< decodes in the autoencoder's place when present
   Conditioner<T> conditioner;
@@ -241,19 +242,9 @@ struct StableDiffusion {
       const Var<T> picture(picture_values<T>(control.image, plan.height, plan.width, 1, 0));
       out.controls.push_back({control.net, picture, concat({picture, picture}, 0), control.options});
     }
-    if (embeds_guidance) out.alone.guidance = Var<T>(guidance_embedding(plan.guidance_scale - 1, unet.config.time_cond_proj_dim));
-    return out;
-  }
-
-  /// The sinusoids of 1000 w, [1, width]: sines, then cosines (Kingma et al., Variational Diffusion Models, 2021).
-  static Tensor<T> guidance_embedding(double w, Index width) {
-    Tensor<T> out({1, width});
-    const Index half = width / 2;
-    const double rate = std::log(10000.0) / static_cast<double>(half - 1);
-    for (Index i = 0; i < half; ++i) {
-      const float angle = static_cast<float>(w * 1000) * static_cast<float>(std::exp(static_cast<double>(static_cast<float>(i) * -static_cast<float>(rate))));
-      out.data()[i] = static_cast<T>(std::sin(static_cast<double>(angle)));
-      out.data()[half + i] = static_cast<T>(std::cos(static_cast<double>(angle)));
+    if (embeds_guidance) {
+      const auto scale = Tensor<float>::full({1}, static_cast<float>(plan.guidance_scale - 1));
+      out.alone.guidance = Var<T>(guidance_embedding<T>(scale, unet.config.time_cond_proj_dim));
     }
     return out;
   }

@@ -88,10 +88,6 @@ struct Unet2d {
   }
 };
 
-/// The name for one whose blocks attend to a text.
-template <class T>
-using Unet2dCondition = Unet2d<T>;
-
 struct UnetLoadOptions {
   /// How matrices are multiplied: bfloat16 or int8 (see LoadOptions), frozen for good; T when not given.
   std::optional<DType> weights{};

@@ -4,6 +4,8 @@
 #include <initializer_list>
 #include <optional>
 
+#include <nlohmann/json.hpp>
+
 #include <tenon/io/json.hpp>
 #include <tenon/models/diffusion/resnet.hpp>
 
@@ -106,16 +108,16 @@ inline void only_known(const Json& json, const std::string& key, std::initialize
 /// A list, or one value as a list of one.
 template <class T>
 std::vector<T> read_list(const Json& json, const std::string& key, std::vector<T> fallback) {
-  if (!json.contains(key) || json.at(key).value().is_null()) return fallback;
-  if (!json.at(key).value().is_array()) return {json.get<T>(key)};
+  if (json.is_null(key)) return fallback;
+  if (!json.at(key).is_array()) return {json.get<T>(key)};
   const auto out = json.get<std::vector<T>>(key);
   check<FileError>(!out.empty(), "unet", json.file(), ": ", key, ": expected at least one element");
   return out;
 }
 /// Elements of which each may be a list.
 inline std::vector<std::vector<Index>> read_lists(const Json& json, const std::string& key, std::vector<std::vector<Index>> fallback) {
-  if (!json.contains(key) || json.at(key).value().is_null()) return fallback;
-  if (!json.at(key).value().is_array()) return {{json.get<Index>(key)}};
+  if (json.is_null(key)) return fallback;
+  if (!json.at(key).is_array()) return {{json.get<Index>(key)}};
   std::vector<std::vector<Index>> out;
   for (Index i = 0; i < json.at(key).size(); ++i) out.push_back(read_list<Index>(json, join_text(key, '.', i), {}));
   return out;
@@ -149,11 +151,11 @@ inline UnetConfig read_unet_config(const Json& json) {
     c.mid_block_type = json.get("add_attention", true) ? self_attention : plain;
     c.up_block_types = {self_attention, self_attention, self_attention, plain};
     c.block_out_channels = {224, 448, 672, 896};
-    if (json.contains("attention_head_dim") && json.at("attention_head_dim").value().is_null()) c.attention_head_dim = {0};
+    if (json.contains("attention_head_dim") && json.is_null("attention_head_dim")) c.attention_head_dim = {0};
   } else {
     c.cross_attention_dim = {1280};
   }
-  if (json.contains("sample_size") && !json.at("sample_size").value().is_null())
+  if (!json.is_null("sample_size"))
     c.sample_size = detail::read_list<Index>(json, "sample_size", {}).front();
   c.in_channels = json.get("in_channels", c.in_channels);
   c.out_channels = json.get("out_channels", c.out_channels);

@@ -4,6 +4,8 @@
 #include <optional>
 #include <string>
 
+#include <nlohmann/json.hpp>
+
 #include <tenon/io/json.hpp>
 #include <tenon/kernels/activation_kind.hpp>
 

@@ -2,7 +2,7 @@
 // An adapter as a file holds it, and its tensors by layer. Each format says which of its tensors belong to which layer, by
 // the names of peft's parts (formats/peft.hpp, kohya.hpp, diffusers.hpp); formats/patches.hpp makes patches of them.
 #include <map>
-#include <regex>
+#include <set>
 
 #include <tenon/io/json.hpp>
 #include <tenon/io/safetensors.hpp>
@@ -55,22 +55,8 @@ struct LayerTensors {
 /// By the path of the site.
 using LayerMap = std::map<std::string, LayerTensors>;
 
-/// peft's pattern rule: the first key that matches `(.*\.)?(key)$` decides. Throws FileError on a broken expression.
-template <class V>
-V pattern_value(const Json& config, const std::string& table, const std::string& path, V fallback) {
-  if (!config.contains(table) || !config.at(table).value().is_object()) return fallback;
-  const Json patterns = config.at(table);
-  for (const auto& [key, value] : patterns.value().items()) {
-    try {
-      if (!std::regex_match(path, std::regex("(.*\\.)?(" + key + ")"))) continue;
-    } catch (const std::regex_error&) {
-      fail<FileError>("load_adapter", config.file(), ": ", table, ": expected a regular expression, found '", key, "'");
-    }
-    check<FileError>(value.is_number(), "load_adapter", config.file(), ": ", table, ": expected a number for '", key, "'");
-    return value.template get<V>();
-  }
-  return fallback;
-}
+/// peft's pattern rule: the first key that matches `(.*\.)?(key)$` decides; nothing when none does. Throws FileError on a broken expression.
+TENON_IN_BODY std::optional<double> pattern_value(const Json& config, const std::string& table, const std::string& path);
 
 /// How the file's module paths become the model's: a leading part to drop and one to add.
 struct Root {
@@ -83,49 +69,12 @@ struct Root {
 
 /// The root under which most modules are sites: a file may have been made from a larger or a smaller model.
 /// Throws FileError when two fit equally well, as the layers of CLIP's text tower fit its vision tower.
-inline Root find_root(const std::string& file, const std::set<std::string>& modules, const std::vector<std::string>& site_paths) {
-  const std::set<std::string> known(site_paths.begin(), site_paths.end());
-  std::set<std::string> drops{""}, adds;
-  for (const auto& module : modules) {
-    for (auto dot = module.find('.'); dot != std::string::npos; dot = module.find('.', dot + 1)) drops.insert(module.substr(0, dot + 1));
-    for (const auto& path : site_paths)
-      if (path.size() > module.size() && path.ends_with("." + module)) adds.insert(path.substr(0, path.size() - module.size()));
-  }
-  Root best{"", ""}, rival;
-  Index most = 0, second = 0;
-  const auto weigh = [&](const Root& root) {
-    const Index hits = std::count_if(modules.begin(), modules.end(), [&](const auto& module) {
-      const auto site = root.site(module);
-      return site && known.contains(*site);
-    });
-    if (hits > most) {
-      second = 0;
-      most = hits;
-      best = root;
-    } else if (hits == most) {
-      second = hits;
-      rival = root;
-    }
-  };
-  for (const auto& drop : drops) weigh({drop, ""});
-  for (const auto& add : adds) weigh({"", add});
-  check<FileError>(most == 0 || second < most, "attach", file, ": fits the model in two ways, ", best.drop.empty() ? "under " : "less ",
-                   best.drop + best.add, " and ", rival.drop.empty() ? "under " : "less ", rival.drop + rival.add,
-                   "; attach it to a part of the model, or to the model that it was made from");
-  return best;
-}
+TENON_IN_BODY Root find_root(const std::string& file, const std::set<std::string>& modules, const std::vector<std::string>& site_paths);
 
-inline const RawTensor* tensor_of(const AdapterFile& file, const LayerTensors& layer, std::string_view part) {
-  const auto at = layer.names.find(part);
-  return at == layer.names.end() ? nullptr : &file.tensors.at(at->second);
-}
+TENON_IN_BODY const RawTensor* tensor_of(const AdapterFile& file, const LayerTensors& layer, std::string_view part);
 
 /// Whether two shapes hold the same elements once ones at the end are left out: a 1x1 kernel and a matrix.
-inline bool same_but_ones(const Shape& a, const Shape& b) {
-  for (Index axis = 0; axis < std::max(a.rank(), b.rank()); ++axis)
-    if ((axis < a.rank() ? a[axis] : 1) != (axis < b.rank() ? b[axis] : 1)) return false;
-  return true;
-}
+TENON_IN_BODY bool same_but_ones(const Shape& a, const Shape& b);
 
 /// Fills a patch's parameters from the file and freezes them. Throws FileError on a missing name, another shape, and numbers
 /// that are not finite.
@@ -151,3 +100,7 @@ void fill(Patch<T>& patch, const AdapterFile& file, const LayerTensors& layer, s
 }  // namespace detail
 
 }  // namespace tenon::inline TENON_ABI
+
+#if !defined(TENON_COMPILED)
+#include <tenon/peft/formats/adapter_file_body.hpp>
+#endif

@@ -6,22 +6,7 @@
 namespace tenon::inline TENON_ABI::detail {
 
 /// The tensors of a single file, and its metadata `lora_adapter_metadata` as configuration where it has one.
-inline AdapterFile open_adapter_file(const std::string& path) {
-  AdapterFile out;
-  out.path = path;
-  std::optional<StateDict> tensors;
-  if (path.ends_with(".safetensors")) {
-    const auto file = SafetensorsFile::open(path);
-    const auto at = file.metadata().find("lora_adapter_metadata");
-    if (at != file.metadata().end()) out.config = Json::parse(at->second, path + ", lora_adapter_metadata");
-    tensors.emplace(file);
-  } else {
-    tensors.emplace(open_checkpoint(path));
-  }
-  for (const auto& name : tensors->names()) out.tensors.emplace(name, tensors->raw(name));
-  check<FileError>(!out.tensors.empty(), "load_adapter", path, ": holds no tensors");
-  return out;
-}
+TENON_IN_BODY AdapterFile open_adapter_file(const std::string& path);
 
 /// The parts that diffusers' pipelines have.
 inline constexpr std::string_view pipeline_parts[] = {"unet", "text_encoder", "text_encoder_2"};
@@ -88,3 +73,7 @@ void settle_magnitude(const AdapterFile& file, const std::string& path, LayerTen
 }
 
 }  // namespace tenon::inline TENON_ABI::detail
+
+#if !defined(TENON_COMPILED)
+#include <tenon/peft/formats/part_body.hpp>
+#endif

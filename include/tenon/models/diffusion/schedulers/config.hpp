@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include <tenon/core/nearest.hpp>
 #include <tenon/io/json.hpp>
 #include <tenon/models/diffusion/noise_schedule.hpp>
 
@@ -104,7 +105,7 @@ namespace detail {
 /// One option from JSON; null counts as absent.
 template <class T>
 void read_option(const Json& json, std::string_view key, std::optional<T>& option) {
-  if (!json.contains(key) || json.at(key).value().is_null()) return;
+  if (json.is_null(key)) return;
   if constexpr (std::is_enum_v<T>) {
     const auto name = json.get<std::string>(key);
     const auto& names = EnumNames<T>::names;

@@ -1,5 +1,7 @@
 #pragma once
 // Schedulers by name.
+#include <tenon/core/nearest.hpp>
+#include <tenon/io/mapped_file.hpp>
 #include <tenon/models/diffusion/schedulers/ddim.hpp>
 #include <tenon/models/diffusion/schedulers/ddpm.hpp>
 #include <tenon/models/diffusion/schedulers/dpm_solver.hpp>

@@ -1,0 +1,224 @@
+#pragma once
+// The definitions of peft.hpp.
+#include <cerrno>
+#include <cstring>
+#include <regex>
+
+#include <nlohmann/json.hpp>
+#include <sys/stat.h>
+
+#include <tenon/io/checkpoint.hpp>
+#include <tenon/peft/formats/peft.hpp>
+
+namespace tenon::inline TENON_ABI {
+
+namespace detail {
+
+/// Refuses what this reader would otherwise misread.
+inline void check_supported(const Json& config) {
+  const auto refuse = [&](std::string_view key, bool bad) {
+    check<FileError>(!bad, "load_adapter", config.file(), ": ", key, " is not supported yet");
+  };
+  for (const char* flag : {"fan_in_fan_out", "use_qalora", "use_bdlora"}) refuse(flag, config.get<bool>(flag, false));
+  for (const char* part : {"modules_to_save", "layer_replication", "target_parameters", "trainable_token_indices", "alora_invocation_tokens"})
+    refuse(part, !config.is_null(part) && config.at(part).size() > 0);
+  // An adapter that was trained on what these take off the base; peft's own conversion writes init_lora_weights true.
+  for (const char* init : {"pissa", "olora", "corda", "loftq", "lora_ga", "eva", "mica"})
+    if (config.contains("init_lora_weights") && config.at("init_lora_weights").is_string())
+      refuse(join_text("init_lora_weights ", init), std::string_view(init) != "eva" && config.get<std::string>("init_lora_weights").starts_with(init));
+}
+
+/// peft's rule for a list of names: the whole path or its end after a dot. (A string is a regular expression.)
+inline bool peft_names(const Json& config, const std::string& key, const std::string& path) {
+  if (!config.contains(key)) return false;
+  try {
+    if (config.at(key).is_string()) return std::regex_match(path, std::regex(config.get<std::string>(key)));
+  } catch (const std::regex_error&) {
+    fail<FileError>("load_adapter", config.file(), ": ", key, ": expected a regular expression");
+  }
+  const auto list = config.get<std::vector<std::string>>(key, std::vector<std::string>{});
+  return std::any_of(list.begin(), list.end(), [&](const auto& name) { return path == name || path.ends_with("." + name); });
+}
+
+TENON_IN_BODY LayerMap peft_layers(const AdapterFile& file, const std::vector<std::string>& sites) {
+  std::map<std::string, LayerTensors> modules;
+  std::set<std::string> names;
+  for (const auto& [name, tensor] : file.tensors)
+    for (const std::string_view part : peft_parts) {
+      const std::string_view bare = name.ends_with(".lora_magnitude_vector.weight") ? std::string_view(name).substr(0, name.size() - 7) : std::string_view(name);
+      if (bare != part && !(bare.ends_with(part) && bare[bare.size() - part.size() - 1] == '.')) continue;
+      const std::string module(bare.substr(0, bare == part ? 0 : bare.size() - part.size() - 1));
+      modules[module].names.emplace(part, name);
+      names.insert(module);
+    }
+  const Root root = find_root(file.path, names, sites);
+  const Json& config = *file.config;
+  const bool lora = file.peft_type == "LORA";
+  LayerMap out;
+  for (auto& [module, layer] : modules) {
+    const auto site = root.site(module);
+    if (!site) continue;
+    layer.module = module;
+    if (file.peft_type == "LORA" || file.peft_type == "LOHA" || file.peft_type == "LOKR") {
+      layer.alpha = pattern_value(config, "alpha_pattern", module).value_or(config.get<double>(lora ? "lora_alpha" : "alpha", 8.0));
+      const auto rank = pattern_value(config, "rank_pattern", module);
+      layer.rank = rank ? static_cast<Index>(*rank) : config.get<Index>("r", 8);
+    }
+    check<FileError>(!config.get<bool>("use_dora", false) || layer.names.contains("lora_magnitude_vector") || !layer.names.contains("lora_A.weight"),
+                     "load_adapter", file.path, ": missing ", module, ".lora_magnitude_vector, which use_dora promises");
+    layer.rslora = config.get<bool>("use_rslora", false);
+    layer.dropout = lora ? config.get<double>("lora_dropout", 0.0) : 0.0;
+    layer.feedforward = file.peft_type == "IA3" && peft_names(config, "feedforward_modules", module);
+    layer.factor = config.get<Index>("decompose_factor", -1);
+    layer.activation = kernels::activation_from_name(config.get<std::string>("non_linearity", "relu"));
+    out.emplace(*site, std::move(layer));
+  }
+  return out;
+}
+
+template <class T>
+void save_adapter(const std::vector<SiteRef<T>>& all_sites, const std::string& directory, const std::string& name, DType dtype) {
+  nlohmann::json config = {{"base_model_name_or_path", nullptr}, {"inference_mode", true}, {"revision", nullptr}, {"task_type", nullptr}};
+  std::vector<NamedTensor> tensors;
+  std::string kind;
+  std::vector<std::string> targets;
+  std::map<Index, Index> rank_votes;
+  std::map<double, Index> alpha_votes;
+  std::vector<LayerExport> layers;
+  std::vector<std::pair<Tensor<T>, Tensor<T>>> prefixes;  // keys and values
+  bool gated = false;
+  std::vector<std::string> feedforward;
+  const auto raw = [&](const Tensor<T>& value) {
+    return visit_dtype(dtype, [&]<class To>() { return raw_copy(cast<To>(value)); });
+  };
+  const auto one_value = [&](const char* key, const auto& value) {
+    check(!config.contains(key) || config[key] == value, "save_adapter", "adapter '", name, "' has more than one value of ", key,
+          ", and the format holds one");
+    config[key] = value;
+  };
+  for_each_named(all_sites, "save_adapter", name, [&](const auto& site, auto& entry) {
+    check(kind.empty() || kind == entry.patch->kind(), "save_adapter", "adapter '", name, "' mixes ", kind, " and ", entry.patch->kind());
+    kind = entry.patch->kind();
+    targets.push_back(site.path);
+    Patch<T>* const patch = entry.patch.get();
+    if (const auto* prefix = dynamic_cast<const Prefix<T>*>(patch)) {
+      const NoGrad none;
+      const auto made = prefix->keys_values();
+      prefixes.emplace_back(made.keys.value(), made.values.value());
+      check(prefixes.size() == 1 || gated == made.gate.has_value(), "save_adapter", "adapter '", name, "' mixes prefixes with a gate and without");
+      gated = made.gate.has_value();
+      if (!gated) return;
+      for (const auto& [part, value] : {std::pair("keys", made.keys), std::pair("values", made.values), std::pair("gate", *made.gate)})
+        tensors.push_back({join_text(peft_prefix, site.path, ".prefix_", part), raw(value.value())});
+      return;
+    }
+    if (const auto* rows = dynamic_cast<const TokenRows<T>*>(patch)) {
+      check(targets.size() == 1, "save_adapter", "peft's format holds the prompt of one Embedding");
+      tensors.push_back({"prompt_embeddings", raw(rows->rows->value())});
+      config.update({{"peft_type", "PROMPT_TUNING"}, {"num_virtual_tokens", rows->rows->shape()[0]}, {"token_dim", rows->rows->shape()[1]},
+                     {"num_transformer_submodules", 1}, {"prompt_tuning_init", "RANDOM"}});
+      return;
+    }
+    if (const auto* bottleneck = dynamic_cast<const Bottleneck<T>*>(patch)) one_value("non_linearity", std::string(name_of(bottleneck->act)));
+    if (dynamic_cast<const Ia3Input<T>*>(patch) != nullptr) feedforward.push_back(site.path);
+    auto layer = export_layer(site, *patch, dtype);
+    if (kind == "lora" || kind == "dora") {
+      const auto* lora = dynamic_cast<const Lora<T>*>(patch);
+      one_value("use_rslora", layer.rslora);
+      one_value("lora_dropout", layer.dropout);
+      one_value("lora_bias", lora != nullptr && static_cast<bool>(lora->bias));
+      if (bias_of(site) != nullptr) one_value("bias", lora != nullptr && lora->layer_bias ? "lora_only" : "none");
+    }
+    if (const auto* loha = dynamic_cast<const Loha<T>*>(patch); loha != nullptr && loha->layer.is_conv() && loha->layer.shape()[2] * loha->layer.shape()[3] > 1)
+      one_value("use_effective_conv2d", static_cast<bool>(loha->t1));
+    if (const auto* lokr = dynamic_cast<const Lokr<T>*>(patch)) {
+      one_value("decompose_factor", lokr->factor);
+      if (lokr->w2_a && lokr->layer.is_conv() && lokr->layer.shape()[2] * lokr->layer.shape()[3] > 1) one_value("use_effective_conv2d", static_cast<bool>(lokr->t2));
+      if (lokr->w1_a) config["decompose_both"] = true;
+    }
+    ++rank_votes[layer.rank];
+    ++alpha_votes[layer.alpha];
+    for (auto& [part, tensor] : layer.parts) tensors.push_back({std::string(peft_prefix) + site.path + "." + part, tensor});
+    layers.push_back(std::move(layer));
+  });
+  config["target_modules"] = targets;
+  const auto most_common = [](const auto& votes) {
+    return std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; })->first;
+  };
+  if (kind == "lora" || kind == "dora" || kind == "loha" || kind == "lokr") {
+    const bool low_rank = kind == "lora" || kind == "dora";
+    const Index rank = most_common(rank_votes);
+    const double alpha = most_common(alpha_votes);
+    config.update({{"peft_type", low_rank ? "LORA" : kind == "loha" ? "LOHA" : "LOKR"}, {"r", rank}, {low_rank ? "lora_alpha" : "alpha", alpha},
+                   {"modules_to_save", nullptr}});
+    if (low_rank)
+      config.update({{"fan_in_fan_out", false}, {"init_lora_weights", true}, {"use_dora", kind == "dora"}});
+    else
+      config.update({{"init_weights", true}, {"rank_dropout", 0.0}, {"module_dropout", 0.0}});
+    if (low_rank && !config.contains("bias")) config["bias"] = "none";
+    config["rank_pattern"] = nlohmann::json::object();
+    config["alpha_pattern"] = nlohmann::json::object();
+    for (const auto& layer : layers) {
+      if (layer.rank != rank) config["rank_pattern"]["^" + layer.path] = layer.rank;  // peft takes any suffix for a match
+      if (layer.alpha != alpha) config["alpha_pattern"]["^" + layer.path] = layer.alpha;
+    }
+  } else if (kind == "ia3") {
+    config.update({{"peft_type", "IA3"}, {"feedforward_modules", feedforward}, {"fan_in_fan_out", false}, {"init_ia3_weights", true}, {"modules_to_save", nullptr}});
+  } else if (kind == "prefix" && gated) {
+    config["peft_type"] = "GATED_PREFIX";
+  } else if (kind == "prefix") {
+    const Index length = prefixes.front().first.extent(0), width = prefixes.front().first.extent(1);
+    Index total = 0;
+    for (const auto& [keys, values] : prefixes) {
+      check(keys.extent(0) == length, "save_adapter", "peft's format holds prefixes of one length only");
+      total += 2 * keys.extent(1);
+    }
+    auto all = Tensor<T>::uninitialized({length, total});
+    Index column = 0;
+    for (const auto& [keys, values] : prefixes)
+      for (const Tensor<T>* part : {&keys, &values}) {
+        for (Index p = 0; p < length; ++p) std::copy_n(part->data() + p * part->extent(1), part->extent(1), all.data() + p * total + column);
+        column += part->extent(1);
+      }
+    tensors.push_back({"prompt_embeddings", raw(all)});
+    config.update({{"peft_type", "PREFIX_TUNING"}, {"num_virtual_tokens", length}, {"token_dim", width}, {"num_transformer_submodules", 1},
+                   {"num_layers", prefixes.size()}, {"encoder_hidden_size", width}, {"prefix_projection", false}});
+    const auto attentions = std::count_if(all_sites.begin(), all_sites.end(), [](const auto& site) { return site.key_values != nullptr; });
+    if (static_cast<std::size_t>(attentions) == prefixes.size()) config.erase("target_modules");  // peft's prefixes know no targets
+  } else if (kind != "token_rows") {
+    check(kind == "bottleneck", "save_adapter", "peft's format has no '", kind, "', which adapter '", name, "' is");
+    config["peft_type"] = "BOTTLENECK";
+  }
+  if (::mkdir(directory.c_str(), 0777) != 0)
+    check<FileError>(errno == EEXIST, "save_adapter", directory, ": cannot make the directory: ", std::strerror(errno));
+  save_safetensors(directory + "/adapter_model.safetensors", tensors, {{"format", "pt"}});
+  save_json(directory + "/adapter_config.json", config);
+}
+
+}  // namespace detail
+
+TENON_IN_BODY AdapterFile load_adapter(const std::string& path) {
+  struct stat status {};
+  const bool exists = ::stat(path.c_str(), &status) == 0;
+  if (exists && !S_ISDIR(status.st_mode)) {
+    AdapterFile out = detail::open_adapter_file(path);
+    out.format = detail::is_kohya(out) ? AdapterFile::Format::kohya : AdapterFile::Format::diffusers;
+    return out;
+  }
+  check<FileError>(exists, "load_adapter", path, ": no such file or directory");
+  AdapterFile out;
+  out.path = path;
+  out.config = Json::read(path + "/adapter_config.json");
+  out.peft_type = out.config->get<std::string>("peft_type");
+  constexpr std::string_view known[] = {"LORA", "LOHA", "LOKR", "IA3", "PREFIX_TUNING", "PROMPT_TUNING", "BOTTLENECK", "GATED_PREFIX"};
+  check<FileError>(std::find(std::begin(known), std::end(known), out.peft_type) != std::end(known), "load_adapter", out.config->file(),
+                   ": expected peft_type LORA, LOHA, LOKR, IA3, PREFIX_TUNING, PROMPT_TUNING, BOTTLENECK or GATED_PREFIX, found ", out.peft_type);
+  detail::check_supported(*out.config);
+  const StateDict file = open_checkpoint(path, {"adapter_model"});
+  for (const auto& name : file.names())
+    out.tensors.emplace(name.starts_with(detail::peft_prefix) ? name.substr(detail::peft_prefix.size()) : name, file.raw(name));
+  check<FileError>(!out.tensors.empty(), "load_adapter", path, ": ", file.source(), " holds no tensors");
+  return out;
+}
+
+}  // namespace tenon::inline TENON_ABI
