@@ -40,7 +40,12 @@ struct Attention {
 
 template <class T>
 Attention<T>::Attention(Index width, Index head_count, bool is_causal, Index context_width, bool qkv_bias)
-    : q_proj(width, width, qkv_bias), k_proj(context_width > 0 ? context_width : width, width, qkv_bias), v_proj(context_width > 0 ? context_width : width, width, qkv_bias), out_proj(width, width), heads(head_count), causal(is_causal) {
+    : q_proj(width, width, qkv_bias),
+      k_proj(context_width > 0 ? context_width : width, width, qkv_bias),
+      v_proj(context_width > 0 ? context_width : width, width, qkv_bias),
+      out_proj(width, width),
+      heads(head_count),
+      causal(is_causal) {
   check<ShapeError>(head_count > 0 && width % head_count == 0, "Attention", "expected a width that ", head_count, " heads divide, got ",
                     width);
 }

@@ -105,7 +105,11 @@ Var<T> ClipAttentionPool<T>::operator()(const Var<T>& x) const {
 
 template <class T>
 ClipResNet<T>::ClipResNet(const ClipResNetConfig& c, Index out)
-    : config(c), conv1(3, c.width / 2, 3, {.stride = 2, .padding = 1}), conv2(c.width / 2, c.width / 2, 3, {.padding = 1}), conv3(c.width / 2, c.width, 3, {.padding = 1}), attnpool((c.image_size / 32) * (c.image_size / 32), 32 * c.width, c.num_attention_heads, out) {
+    : config(c),
+      conv1(3, c.width / 2, 3, {.stride = 2, .padding = 1}),
+      conv2(c.width / 2, c.width / 2, 3, {.padding = 1}),
+      conv3(c.width / 2, c.width, 3, {.padding = 1}),
+      attnpool((c.image_size / 32) * (c.image_size / 32), 32 * c.width, c.num_attention_heads, out) {
   check(c.image_size >= 32 && c.width > 0, "clip", "expected pictures of at least 32 pixels, got ", c.image_size);
   Index in = c.width, planes = c.width, stage_number = 0;
   for (auto* stage : {&layer1, &layer2, &layer3, &layer4}) {

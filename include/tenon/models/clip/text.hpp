@@ -68,7 +68,9 @@ Var<T> ClipTextEmbeddings<T>::operator()(const Tensor<std::int32_t>& ids) const 
 
 template <class T>
 ClipText<T>::ClipText(const ClipTextConfig& c)
-    : config(c), embeddings{{c.vocab_size, c.hidden_size}, {c.max_position_embeddings, c.hidden_size}}, final_layer_norm(c.hidden_size, c.layer_norm_eps) {
+    : config(c),
+      embeddings{{c.vocab_size, c.hidden_size}, {c.max_position_embeddings, c.hidden_size}},
+      final_layer_norm(c.hidden_size, c.layer_norm_eps) {
   for (Index i = 0; i < c.num_hidden_layers; ++i)
     encoder.layers.emplace_back(c.hidden_size, c.intermediate_size, c.num_attention_heads, c.hidden_act, c.layer_norm_eps, true);
 }
