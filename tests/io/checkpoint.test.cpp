@@ -14,8 +14,10 @@ namespace {
 
 template <class T>
 struct Pair {
-  Linear<T> linear{96, 40};
-  Conv2d<T> conv{8, 24, 3, {.padding = 1}};
+  Linear<T> linear;
+  Conv2d<T> conv;
+
+  Pair() : linear(96, 40), conv(8, 24, 3, {.padding = 1}) {}
 
   template <class Self, class F>
   static void fields(Self& s, F&& f) {
