@@ -87,7 +87,7 @@ void make_model(const std::string& folder) {
     AutoencoderKl<float> vae{AutoencoderKlConfig{}};
     save_autoencoder_kl(draw(vae), folder + "/vae");
   }
-  Unet2dCondition<float> unet{UnetConfig{}};
+  Unet2d<float> unet{UnetConfig{}};
   save_unet(draw(unet), folder + "/unet");
 }
 
@@ -203,7 +203,7 @@ int perform(const Task& task, const std::string& folder) {
     check(image.width == 8 * task.side, "diffusion", "no picture");
     row["peak_gb"] = peak_gb();
   } else {
-    Unet2dCondition<float> unet;
+    Unet2d<float> unet;
     AutoencoderKl<float> vae;
     std::function<Tensor<float>()> forward;
     if (task.kind == "step") {
