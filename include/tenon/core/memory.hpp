@@ -3,7 +3,6 @@
 //
 // A training step frees and asks for the same sizes again and again; handing such blocks back to the system costs
 // a page fault for every 4 KiB at the next touch, which is more than many kernels take.
-#include <algorithm>
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
@@ -136,8 +135,8 @@ void drop_pages(const std::shared_ptr<P>& memory, std::size_t bytes) {
   if (pages == nullptr || bytes == 0) return;
   constexpr std::size_t around = 65536;  // what the touch of one page brings in
   const auto first = static_cast<std::size_t>(reinterpret_cast<const std::byte*>(memory.get()) - pages->begin);
-  const std::size_t begin = first / around * around, end = std::min(pages->size, (first + bytes + around - 1) / around * around);
-  madvise(const_cast<std::byte*>(pages->begin + begin), end - begin, MADV_DONTNEED);
+  const std::size_t begin = first / around * around, end = (first + bytes + around - 1) / around * around;
+  madvise(const_cast<std::byte*>(pages->begin + begin), (end < pages->size ? end : pages->size) - begin, MADV_DONTNEED);
 #else
   static_cast<void>(memory), static_cast<void>(bytes);
 #endif
