@@ -158,6 +158,7 @@ void training_step(const char* name, M& model, std::optional<DType> weights, con
                    nlohmann::json& rows) {
   AdamW<float> optimizer(trainable(model), {.learning_rate = 1e-4});
   Timed step{name, {}};
+  trim_memory();
   tenon_benchmark::reset_peak();
   for (int round = -1; round < steps; ++round) {
     const double start = tenon_benchmark::seconds_now();
