@@ -57,7 +57,7 @@ holds '"kind":"image"'
 good embed --image "$work/junk.png" --image "$golden/rgb8.png" # one of two is left out
 grep -q "junk.png: expected a PNG" "$work/err" || fail "embed: the broken picture is named"
 bad 'expected --image FILE_OR_FOLDER or --text TEXT' embed
-bad 'expected at least one picture that can be read; the first: .*nowhere.png: no such file' embed --image "$work/nowhere.png"
+bad 'expected at least one picture that can be read; the first: .*nowhere.png: cannot open: No such file' embed --image "$work/nowhere.png"
 bad 'no PNG, JPEG or PNM files' embed --image "$work/empty"
 bad 'expected UTF-8 text' embed --texts "$work/latin1.txt"
 bad 'expected texts of at most 1048576 bytes, got one of 10000000' embed --texts "$work/long.txt"
