@@ -14,7 +14,8 @@ namespace tenon::inline TENON_ABI {
 TENON_IN_BODY StateDict open_checkpoint(const std::string& path) {
   if (path.ends_with(".index.json")) {
     const Json index = Json::read(path);
-    const auto& map = index.at("weight_map").value();
+    const Json weight_map = index.at("weight_map");
+    const auto& map = weight_map.value();
     check<FileError>(map.is_object() && !map.empty(), "open_checkpoint", path, ": weight_map: expected names and files");
     std::map<std::string, std::vector<std::string>> shards;
     for (const auto& [name, file] : map.items()) {
