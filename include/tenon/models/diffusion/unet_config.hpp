@@ -98,7 +98,8 @@ inline UnetBlockType block_named(const Json& json, const std::string& key, std::
 /// Throws FileError unless a value is absent, null or one of those that this U-Net does.
 inline void only_known(const Json& json, const std::string& key, std::initializer_list<nlohmann::json> known) {
   if (!json.contains(key)) return;
-  const nlohmann::json& value = json.at(key).value();
+  const Json entry = json.at(key);
+  const nlohmann::json& value = entry.value();
   bool found = value.is_null();
   for (const auto& one : known) found = found || value == one;
   check<FileError>(found, "unet", json.file(), ": ", key, ": tenon does not have ",
