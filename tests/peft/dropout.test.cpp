@@ -131,8 +131,8 @@ TEST_CASE("dropout has the gradients of central differences") {
         moved.data()[i] += by;
         ref.weight->set(std::move(moved));
         double sum = 0;
-        const Var<double> out = y();
-        for (double v : out.value()) sum += v;
+        const Var<double> moved_out = y();
+        for (double v : moved_out.value()) sum += v;
         return sum;
       };
       for (Index i = 0; i < at.size(); ++i)
