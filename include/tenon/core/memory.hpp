@@ -70,7 +70,7 @@ class BlockCache {
     void* block = std::aligned_alloc(huge ? huge_page : 64, huge ? (size + huge_page - 1) / huge_page * huge_page : size);
     if (block == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
-    if (huge) madvise(block, bytes / huge_page * huge_page, MADV_HUGEPAGE);  // what is asked for, not the rest of the class
+    if (huge) madvise(block, (bytes + huge_page - 1) / huge_page * huge_page, MADV_HUGEPAGE);  // not the rest of the class
 #endif
     return block;
   }
