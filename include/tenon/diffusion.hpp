@@ -32,4 +32,16 @@ void add_textual_inversion(StableDiffusion<T>& pipe, const TextualInversion& inv
   place(*text.text_encoder_2, text.tokenizer_2, second);
 }
 
+/// Reads an IP-Adapter (safetensors, or torch's .bin) and attaches it, frozen, to every cross-attention of a U-Net; scale, enable and
+/// detach it by its name. From then on calls of the U-Net need its tokens (GenerationOptions::image_prompts). Throws as
+/// read_ip_adapter, and NameError for a name that is taken; then nothing is attached.
+template <class T>
+IpAdapter<T> attach_ip_adapter(Unet2d<T>& unet, const std::string& path, const AttachOptions& options = {.name = "ip_adapter"}) {
+  IpAdapterParts<T> parts = read_ip_adapter(unet, path, options.name);
+  std::vector<detail::Placement<T>> placements;
+  for (auto& [site, patch] : parts.layers) placements.push_back({site, {nullptr, std::move(patch)}});
+  detail::place(std::move(placements), options);
+  return std::move(parts.adapter);
+}
+
 }  // namespace tenon::inline TENON_ABI

@@ -25,6 +25,8 @@
 // - A layer's parameters begin as declared shapes without elements, so that building a large model costs nothing before its
 //   checkpoint is loaded. Loaded parameters are frozen, initialised ones trainable.
 // - Activations are channels-last. Weights keep the checkpoint's shape; only packs reorder, at first use.
+// - What a patch needs beside a layer's input comes as rows at the end of an Attention's context (KeyValuePatch::context_rows): a picture's
+//   tokens for an IP-Adapter. They are values of the call, so checkpointing, threads and rows of a batch need no further state.
 // - merge keeps a handle to the elements of before, and unmerge puts them back: bits, not a subtraction.
 // - Float results are the same bits for any number of threads, and for AVX2 and AVX-512: see core/parallel.hpp.
 // - Left out because it was measured (CLIP B/32's shapes, one Zen 4 thread, M = 50 and 1600 rows): q, k and v as one product

@@ -139,6 +139,8 @@ TEST_CASE("a sharded checkpoint") {
   REQUIRE_THROWS_WITH(open_checkpoint(scratch.path.string(), {"model"}), contains("expected tensor c in model-2.safetensors"));
   index(R"({"a": "../model-1.safetensors"})");
   REQUIRE_THROWS_WITH(open_checkpoint(scratch.path.string(), {"model"}), contains("a file beside the index"));
+  put(scratch / "other.safetensors.index.fp16.json", R"({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}})");
+  CHECK(open_checkpoint(scratch.path.string(), {"other", "other.fp16"}).names() == std::vector<std::string>{"a", "b"});
   index("{}");
   REQUIRE_THROWS_WITH(open_checkpoint(scratch.path.string(), {"model"}), contains("weight_map"));
 }

@@ -190,7 +190,9 @@ int obey(const Config& config, const Through& through = {}, const std::function<
     CHECK(out() == before);
     activate(zoo, {"def*"});
     CHECK(out() == tuned);
-    if constexpr (!is_prefix) {
+    bool scales = true;  // keys and values in front of a layer's own have no scale; what is attended apart has
+    if constexpr (is_prefix) scales = config.gated;
+    if (scales) {
       set_scale(zoo, "default", 0.0);
       CHECK(error(out(), before) < 1e-6);
       set_scale(zoo, "default", 1.0);

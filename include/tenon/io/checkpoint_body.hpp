@@ -12,7 +12,7 @@
 namespace tenon::inline TENON_ABI {
 
 TENON_IN_BODY StateDict open_checkpoint(const std::string& path) {
-  if (path.ends_with(".index.json")) {
+  if (path.ends_with(".json") && path.find(".index.", path.rfind('/') + 1) != std::string::npos) {
     const Json index = Json::read(path);
     const Json weight_map = index.at("weight_map");
     const auto& map = weight_map.value();
@@ -45,7 +45,9 @@ TENON_IN_BODY StateDict open_checkpoint(const std::string& folder, std::initiali
   std::string tried;
   for (std::string_view suffix : {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt"})
     for (std::string_view stem : stems) {
-      const std::string name = join_text(stem, suffix);
+      std::string name = join_text(stem, suffix);
+      if (stem.ends_with(".fp16") && suffix.ends_with(".json"))  // model.fp16's index is model.safetensors.index.fp16.json
+        name = join_text(stem.substr(0, stem.size() - 5), suffix.substr(0, suffix.size() - 5), ".fp16.json");
       if (::access((folder + "/" + name).c_str(), F_OK) == 0) return open_checkpoint(folder + "/" + name);
       tried += (tried.empty() ? "" : ", ") + name;
     }

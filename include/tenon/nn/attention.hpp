@@ -1,5 +1,7 @@
 #pragma once
 // Attention: multi-head scaled dot-product attention (Vaswani et al. 2017, 1706.03762), self and cross.
+#include <utility>
+
 #include <tenon/nn/linear.hpp>
 #include <tenon/ops/attention.hpp>
 #include <tenon/ops/shape.hpp>
@@ -23,8 +25,15 @@ struct Attention {
 
   /// x [N, L, D] attends to itself -> [N, L, D].
   Var<T> operator()(const Var<T>& x) const { return (*this)(x, x); }
-  /// x [N, L, D] attends to a context [N, S, C] -> [N, L, D].
+  /// x [N, L, D] attends to a context [N, S, C] -> [N, L, D]. The last `own_rows()` of the S are for patches alone.
   Var<T> operator()(const Var<T>& x, const Var<T>& context) const;
+
+  /// Rows of the context that its patches ask for (see KeyValuePatch::context_rows).
+  Index own_rows() const {
+    Index rows = 0;
+    for (const auto& entry : key_values) rows += entry.patch->context_rows();
+    return rows;
+  }
 
   template <class Self, class F>
   static void fields(Self& s, F&& f) {
@@ -69,7 +78,11 @@ Var<T> Attention<T>::operator()(const Var<T>& x, const Var<T>& context) const {
 }
 
 template <class T>
-Var<T> Attention<T>::attend(const Var<T>& x, const Var<T>& context) const {
+Var<T> Attention<T>::attend(const Var<T>& x, const Var<T>& whole) const {
+  const Index own = own_rows(), length = whole.extent(1);
+  check<ShapeError>(own == 0 || own < length, "Attention", "expected a context whose last ", own, " rows are for patches, got ", whole.shape());
+  const Var<T> context = own == 0 ? whole : slice(whole, 1, 0, length - own);
+  Index next = length - own;  // where the next patch's rows begin
   AttentionOptions<T> options;
   options.heads = heads;
   options.causal = causal;
@@ -77,11 +90,14 @@ Var<T> Attention<T>::attend(const Var<T>& x, const Var<T>& context) const {
   if (q_proj.weight->panels() != dtype_of<T>) options.products = DType::bf16;
   std::vector<Var<T>> keys, values;
   std::vector<typename KeyValuePatch<T>::KeysValues> apart;
+  std::vector<T> scales;
   for (const auto& entry : key_values) {
+    const Index rows = entry.patch->context_rows(), first = std::exchange(next, next + rows);
     if (!takes_part(entry)) continue;
-    auto source = entry.patch->keys_values();
-    if (source.gate) {
+    auto source = entry.patch->keys_values(rows == 0 ? Var<T>() : slice(whole, 1, first, first + rows));
+    if (entry.patch->apart()) {
       apart.push_back(std::move(source));
+      scales.push_back(entry.scale);
       continue;
     }
     keys.push_back(std::move(source.keys));
@@ -94,10 +110,16 @@ Var<T> Attention<T>::attend(const Var<T>& x, const Var<T>& context) const {
   const Var<T> q = q_proj(x);
   Var<T> seen = attention(q, k_proj(context), v_proj(context), options);
   const Var<T> none(Tensor<T>({x.extent(0), 0, q.extent(2)}));
-  for (const auto& source : apart) {
-    options.prefix_k = source.keys;
-    options.prefix_v = source.values;
-    seen = seen + attention(q, none, none, options) * *source.gate;
+  for (std::size_t i = 0; i < apart.size(); ++i) {
+    const auto& [keys_apart, values_apart, gate] = apart[i];
+    AttentionOptions<T> beside;
+    beside.heads = heads;
+    beside.products = options.products;
+    const bool each = keys_apart.rank() == 3;  // of each sample
+    if (!each) beside.causal = causal, beside.prefix_k = keys_apart, beside.prefix_v = values_apart;
+    Var<T> found = attention(q, each ? keys_apart : none, each ? values_apart : none, beside);
+    if (gate) found = found * *gate;
+    seen = seen + (scales[i] == T(1) ? found : found * scales[i]);
   }
   return out_proj(seen);
 }

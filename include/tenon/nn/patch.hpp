@@ -52,15 +52,19 @@ struct OutputPatch : Patch<T> {
   virtual std::optional<Tensor<T>> merged(const Tensor<T>& /*weight*/, T /*scale*/) const { return std::nullopt; }
 };
 
-/// A second source of keys and values that every query of an Attention sees: in front of its own, or with a gate attended
-/// apart and added, gate [1] times.
+/// A second source of keys and values that every query of an Attention sees: in front of its own, or attended apart and added.
 template <class T>
 struct KeyValuePatch : Patch<T> {
   struct KeysValues {
-    Var<T> keys, values;         // [P, D] each
-    std::optional<Var<T>> gate;  // [1]
+    Var<T> keys, values;         // [P, D] each; apart also [N, P, D], of each sample
+    std::optional<Var<T>> gate;  // [1], a factor of what is attended apart
   };
-  virtual KeysValues keys_values() const = 0;
+  /// Whether it is attended apart; the entry's scale is then a factor of what comes of it.
+  virtual bool apart() const { return false; }
+  /// How many rows at the end of the Attention's context are this patch's: no other keys and values are made from them.
+  virtual Index context_rows() const { return 0; }
+  /// `own` [N, context_rows, C]: those rows.
+  virtual KeysValues keys_values(const Var<T>& own = {}) const = 0;
 };
 
 /// A patch as attached: its adapter's name, its scale, and whether it takes part.

@@ -75,7 +75,17 @@ struct Placement {
   NewPatch<T> patch;
 };
 
-/// Puts patches in their slots: all, or none when a name is taken or a scale is asked of keys and values, which have none.
+/// A scale is a factor of what a patch adds; keys and values in front of an Attention's own have none.
+template <class T>
+bool takes_scale(const OutputPatch<T>&) {
+  return true;
+}
+template <class T>
+bool takes_scale(const KeyValuePatch<T>& patch) {
+  return patch.apart();
+}
+
+/// Puts patches in their slots: all, or none when a name is taken or a scale is asked of one that takes none.
 template <class T>
 AttachReport place(std::vector<Placement<T>> placements, const AttachOptions& options) {
   AttachReport report;
@@ -86,7 +96,7 @@ AttachReport place(std::vector<Placement<T>> placements, const AttachOptions& op
       check<NameError>(entry.adapter != options.name, "attach", "an adapter named '", options.name, "' is attached to ", site.path,
                        " already; detach it first or give another name");
     });
-    check(made.output || options.scale == 1.0, "attach", "a ", made.patch().kind(), " takes no scale; got ", options.scale, " for ", site.path);
+    check(made.output || takes_scale(*made.key_value) || options.scale == 1.0, "attach", "a ", made.patch().kind(), " takes no scale; got ", options.scale, " for ", site.path);
     made.patch().params([&](std::string_view, Param<T>& param) { report.parameters += param->size(); });
     report.sites.push_back(site.path);
   }
@@ -213,7 +223,7 @@ void set_scale(M& model, std::string_view pattern, double scale) {
   using T = scalar_of<M>;
   detail::for_each_named(model, "set_scale", pattern, [](const auto& site, auto& entry) {
     detail::check_unmerged("set_scale", site, entry);
-    check(requires { entry.patch->can_merge(); }, "set_scale", "adapter '", entry.adapter, "' (", entry.patch->kind(), ") takes no scale");
+    check(detail::takes_scale(*entry.patch), "set_scale", "adapter '", entry.adapter, "' (", entry.patch->kind(), ") takes no scale");
   });
   detail::for_each_named(model, "set_scale", pattern, [&](const auto&, auto& entry) {
     entry.scale = static_cast<T>(scale);

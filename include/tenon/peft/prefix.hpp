@@ -65,7 +65,8 @@ struct Prefix final : KeyValuePatch<T> {
     }
     if (gate) f("prefix_gate", gate);
   }
-  typename KeyValuePatch<T>::KeysValues keys_values() const override {
+  bool apart() const override { return static_cast<bool>(gate); }
+  typename KeyValuePatch<T>::KeysValues keys_values(const Var<T>& = {}) const override {
     typename KeyValuePatch<T>::KeysValues out;
     if (trunk) {
       const Var<T> both = last((*trunk)());

@@ -13,6 +13,7 @@
 #include <tenon/core/nearest.hpp>
 #include <tenon/models/diffusion/conditioning.hpp>
 #include <tenon/models/diffusion/control_net.hpp>
+#include <tenon/models/diffusion/ip_adapter.hpp>
 #include <tenon/models/diffusion/load_components.hpp>
 #include <tenon/models/diffusion/pictures.hpp>
 #include <tenon/models/diffusion/pipeline.hpp>
@@ -44,6 +45,7 @@ struct GenerationOptions {
   std::optional<Image> mask = {};                    ///< white where the picture is made anew
   std::optional<double> strength = {};               ///< share of the steps run on a picture; absent: as diffusers, 0.8, with a mask 1, SDXL 0.3 and 0.9999
   std::vector<ControlInput<T>> controls = {};        ///< what they say is added up
+  std::vector<ImagePrompt<T>> image_prompts = {};    ///< one for each attached IP-Adapter
   std::optional<Tensor<T>> latents = {};             ///< [1, 4, h, w] unit noise in the place of the generator's
   std::optional<PromptEmbeds<T>> prompt_embeds = {}, negative_prompt_embeds = {};  ///< in the place of the prompts
   std::optional<std::array<Index, 2>> original_size = {}, target_size = {};        ///< SDXL: height, width; absent: the picture's
@@ -236,6 +238,13 @@ struct StableDiffusion {
         out.pair.time_ids = doubled(ids);
       }
       out.alone.time_ids = std::move(ids);
+    }
+    for (const auto& looked_at : o.image_prompts) {
+      check(looked_at.adapter != nullptr && (looked_at.encoder != nullptr || looked_at.features), "stable_diffusion", "an image prompt without an adapter, or without an encoder");
+      const auto [seen, none] = looked_at.features ? *looked_at.features : looked_at.adapter->features(*looked_at.encoder, looked_at.images);
+      const Var<T> tokens = looked_at.adapter->tokens(seen);
+      out.alone.image_tokens[looked_at.adapter->name] = tokens;
+      if (guide) out.pair.image_tokens[looked_at.adapter->name] = concat({looked_at.adapter->tokens(none), tokens}, 0);
     }
     for (const auto& control : o.controls) {
       check(control.net != nullptr, "stable_diffusion", "a control input without a ControlNet");

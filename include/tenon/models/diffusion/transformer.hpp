@@ -55,10 +55,11 @@ struct BasicTransformerBlock {
     ff.initialize(generator);
   }
 
-  /// x [N, L, D], states [N, S, C] -> [N, L, D].
+  /// x [N, L, D], states [N, S, C], those of the patches on attn2 last -> [N, L, D].
   Var<T> operator()(Var<T> x, const Var<T>& states) const {
     const Var<T> h = norm1(x);
-    x = x + (only_cross_attention ? attn1(h, states) : attn1(h));
+    const Index own = only_cross_attention ? attn2.own_rows() : 0;
+    x = x + (!only_cross_attention ? attn1(h) : attn1(h, own == 0 ? states : slice(states, 1, 0, states.extent(1) - own)));
     x = x + attn2(norm2(x), states);
     return x + ff(norm3(x));
   }

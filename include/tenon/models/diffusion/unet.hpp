@@ -60,8 +60,8 @@ struct Unet2d {
     check<ShapeError>(latents.rank() == 4 && latents.extent(3) == config.in_channels, "unet", "expected latents [N, H, W, ", config.in_channels,
                       "], got ", latents.shape());
     const Var<T> t = time(latents.extent(0), timesteps, conditions);
-    const Var<T>& states = conditions.states;
-    check_text_states("unet", config, latents.extent(0), states.shape());
+    check_text_states("unet", config, latents.extent(0), conditions.states.shape());
+    const Var<T> states = with_image_tokens(conditions);
     std::vector<Var<T>> skips{conv_in(config.center_input_sample ? latents * T(2) - T(1) : latents)};
     Var<T> x = skips.back();
     for (const auto& block : down_blocks) x = block(x, t, states, skips);
@@ -76,6 +76,20 @@ struct Unet2d {
     return conv_out(conv_norm_out(x, true));
   }
 
+  /// The adapters attached to the cross-attentions that look at rows of their own, and how many, in the order of attaching.
+  std::vector<std::pair<std::string, Index>> image_adapters() const {
+    std::vector<std::pair<std::string, Index>> out;
+    const auto first = [&](const auto& layers) {
+      if (!out.empty() || layers.attentions.empty()) return;
+      for (const auto& entry : layers.attentions.front().transformer_blocks.front().attn2.key_values)
+        if (entry.patch->context_rows() > 0) out.emplace_back(entry.adapter, entry.patch->context_rows());
+    };
+    for (const auto& block : down_blocks) first(block.layers);
+    if (mid_block) first(mid_block->layers);
+    for (const auto& block : up_blocks) first(block.layers);
+    return out;
+  }
+
   template <class Self, class F>
   static void fields(Self& s, F&& f) {
     f("conv_in", s.conv_in);
@@ -85,6 +99,25 @@ struct Unet2d {
     f("up_blocks", s.up_blocks);
     f("conv_norm_out", s.conv_norm_out);
     f("conv_out", s.conv_out);
+  }
+
+ private:
+  /// The text's states, and behind them the tokens of pictures, as the cross-attentions expect them.
+  Var<T> with_image_tokens(const UnetConditions<T>& conditions) const {
+    const auto adapters = image_adapters();
+    for (const auto& [name, tokens] : conditions.image_tokens)
+      check<NameError>(std::any_of(adapters.begin(), adapters.end(), [&](const auto& a) { return a.first == name; }), "unet", "image tokens for '", name,
+                       "', which is not attached as an IP-Adapter");
+    if (adapters.empty()) return conditions.states;
+    std::vector<Var<T>> parts{conditions.states};
+    for (const auto& [name, rows] : adapters) {
+      const auto at = conditions.image_tokens.find(name);
+      check(at != conditions.image_tokens.end(), "unet", "the IP-Adapter '", name, "' is attached and needs a picture: give image_tokens, or detach it");
+      const Shape expected{conditions.states.extent(0), rows, conditions.states.extent(2)};
+      check<ShapeError>(at->second.shape() == expected, "unet", "expected image tokens ", expected, " for '", name, "', got ", at->second.shape());
+      parts.push_back(at->second);
+    }
+    return concat<T>(parts, 1);
   }
 };
 

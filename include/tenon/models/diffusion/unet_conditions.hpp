@@ -1,5 +1,7 @@
 #pragma once
 // What a U-Net is told besides its latents: the time, the text, SDXL's sizes, and what a ControlNet adds.
+#include <map>
+
 #include <tenon/models/diffusion/time_embedding.hpp>
 #include <tenon/models/diffusion/unet_config.hpp>
 #include <tenon/nn/embedding.hpp>
@@ -31,6 +33,7 @@ struct UnetConditions {
   std::optional<Var<T>> guidance = {};                  ///< LCM's guidance embedding [N, time_cond_proj_dim]
   std::optional<Tensor<std::int32_t>> class_labels = {};  ///< [N]
   std::optional<ControlResiduals<T>> control = {};
+  std::map<std::string, Var<T>> image_tokens = {};      ///< of each attached IP-Adapter, by its name [N, P, D]
 };
 
 /// Throws ShapeError unless the text's states fit n samples of a model that attends to them.
