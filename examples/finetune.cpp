@@ -1,4 +1,4 @@
-// finetune: teaches the CLIP that ships to read line drawings, through a LoRA of a few tens of kilobytes.
+// finetune: teaches the CLIP that ships to read line drawings, through a small LoRA; on a diffusion model see common/tune_diffusion.hpp.
 //
 // The model was trained on colour pictures only, so it fails on drawings of the same things. This program measures that on
 // characters never trained on, tunes the vision tower on drawings of the training characters, and measures again, beside a
@@ -21,18 +21,17 @@
 #include "common/program.hpp"
 #include "common/progress.hpp"
 #include "common/table.hpp"
-#include "common/trainer.hpp"
+#include "common/tune_clip.hpp"
+#include "common/tune_diffusion.hpp"
 
 namespace {
 
 using namespace tenon;
 using namespace tenon::examples;
 
-struct Options {
-  std::string model, data = default_data(), method = "lora", out, json;
-  std::vector<std::string> targets;
-  Index rank = 6, bottleneck = 8, length = 8, steps = 1500, batch = 64, seeds = 3;
-  double alpha = 12, learning_rate = 0, weight_decay = 0.01, keep = 0.5, average = 0.99;
+struct Options : ClipTuneOptions {
+  std::string model, data = default_data(), out, json;
+  Index seeds = 3;
   bool baselines = true, development = false, resume = false;
   int threads = 0;
   std::uint64_t seed = 0;
@@ -55,33 +54,6 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Results, colour, line_art, classifier, traine
 Index file_bytes(const std::string& path) {
   struct stat info {};
   return ::stat(path.c_str(), &info) == 0 ? static_cast<Index>(info.st_size) : 0;
-}
-
-double learning_rate(const Options& o) {
-  if (o.learning_rate > 0) return o.learning_rate;
-  return o.method == "full" ? 3e-4 : o.method == "prefix" ? 1e-2 : 3e-3;
-}
-
-/// Attaches the method (or, for `full`, unfreezes the tower) and returns the parameters to train.
-std::vector<ParamRef<float>> prepare(Clip<float>& clip, const Options& o, Generator& generator) {
-  std::vector<std::string> targets = o.targets;
-  const auto in_tower = [&](std::initializer_list<const char*> names) {
-    if (!targets.empty()) return;
-    for (const char* name : names) targets.push_back(std::string("vision_model.*.") + name);
-  };
-  if (o.method == "full") {
-    unfreeze(clip.vision_model);
-  } else if (o.method == "lora") {
-    in_tower({"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "patch_embedding"});
-    attach(clip, LoraConfig{.rank = o.rank, .alpha = o.alpha, .targets = targets}, generator);
-  } else if (o.method == "adapter") {
-    in_tower({"mlp", "self_attn"});
-    attach(clip, BottleneckConfig{.bottleneck = o.bottleneck, .targets = targets}, generator);
-  } else {
-    in_tower({"self_attn"});
-    attach(clip, PrefixConfig{.length = o.length, .targets = targets}, generator);
-  }
-  return trainable(clip);
 }
 
 Measured measure(const Clip<float>& clip, const Tokenizer& tokenizer, const EmojiSet& set) {
@@ -122,40 +94,6 @@ void save_sheet(const std::string& path, const EmojiSet& set, const std::vector<
   }
   save_png(contact_sheet(tiles, {.title = "held-out drawings: name, subgroup chosen before, after", .columns = 8, .letters = 20}), path);
 }
-
-/// CLIP's own captions as a classifier (as 2109.01903 tunes its zero-shot head): a drawing is drawn to the directions of its group,
-/// its subgroup and its name among those of all groups, all subgroups and all training characters.
-class CaptionLoss {
- public:
-  CaptionLoss(const Clip<float>& clip, const Tokenizer& tokenizer, const EmojiSet& set)
-      : clip_(clip), set_(set), name_of_row_(set.rows.size(), 0) {
-    const Labels labels(clip, tokenizer, set);
-    std::vector<std::string> names;
-    for (Index id : set.split(false, true)) {
-      name_of_row_[static_cast<std::size_t>(id)] = static_cast<std::int32_t>(names.size());
-      names.push_back(in_words(set.rows[static_cast<std::size_t>(id)].name));
-    }
-    groups_ = Var<float>(labels.groups), subgroups_ = Var<float>(labels.subgroups);
-    names_ = Var<float>(zero_shot_directions(clip, tokenizer, names, set.label_templates("name")));
-  }
-
-  Var<float> operator()(const Var<float>& pooled, const std::vector<Index>& ids) const {
-    const Targets targets(set_, ids);
-    auto own = Tensor<std::int32_t>::uninitialized({static_cast<Index>(ids.size())});
-    for (std::size_t i = 0; i < ids.size(); ++i) own(i) = name_of_row_[static_cast<std::size_t>(ids[i])];
-    // Half the scale that the model learnt: it is sure of itself where it has never been, and the loss would be nothing but that.
-    const Var<float> images = l2_normalize(clip_.visual_projection(pooled)) * 15.0f;
-    return cross_entropy(matmul(images, groups_, {.transpose_b = true}), targets.groups) +
-           cross_entropy(matmul(images, subgroups_, {.transpose_b = true}), targets.subgroups) +
-           cross_entropy(matmul(images, names_, {.transpose_b = true}), own);
-  }
-
- private:
-  const Clip<float>& clip_;
-  const EmojiSet& set_;
-  std::vector<std::int32_t> name_of_row_;
-  Var<float> groups_, subgroups_, names_;
-};
 
 /// The trainings of a run, one after another: for each seed CLIP is tuned, and then the classifier trained from labels.
 class Study {
@@ -214,22 +152,14 @@ class Study {
   template <class Loss>
   void train(const ClipVision<float>& tower, std::vector<ParamRef<float>> list, double rate, double weight_decay, Progress& progress,
              Loss&& loss_of, double* seconds) {
-    Trainer trainer(std::move(list), {.learning_rate = rate, .beta2 = 0.98, .eps = 1e-6, .weight_decay = weight_decay, .decay_vectors = false,
-                                      .clip_norm = 1.0}, o_.average, set_.split(false, true));
+    Trainer trainer = trainer_on_drawings(std::move(list), set_, o_, rate, weight_decay);
     trainer.optimizer.guard.report = [&](const std::string& text) { progress.note(text); };
     if (state_) trainer.restore(*state_, generator_);
     state_.reset();
-    const Schedule schedule{Schedule::Kind::cosine, o_.steps / 10, o_.steps, 0.0};
     const Index every = std::max<Index>(1, o_.steps / 10);
     auto start = std::chrono::steady_clock::now();
     while (trainer.steps() < o_.steps) {
-      std::vector<Index> ids;
-      while (static_cast<Index>(ids.size()) < o_.batch) ids.push_back(trainer.rounds.next(generator_));
-      Tensor<float> pictures = augment(pick(set_.line_art, ids), {.ink = 0, .hue = 0}, generator_);
-      normalise(pictures);
-      const double keep = 10 * trainer.steps() < 9 * o_.steps ? o_.keep : 1.0;
-      const Var<float> loss = loss_of(training_features(tower, Var<float>(std::move(pictures)), keep, generator_), ids);
-      const double value = trainer.step(loss, schedule(trainer.steps()), [] {});
+      const double value = drawing_step(trainer, tower, set_, o_, generator_, loss_of);
       progress.update(training_ * o_.steps + trainer.steps(), "loss " + fixed(value, 3));
       if (trainer.steps() % every != 0 && trainer.steps() != o_.steps) continue;
       const auto now = std::chrono::steady_clock::now();
@@ -244,9 +174,11 @@ class Study {
   void keep(Clip<float>& clip, const std::vector<Index>& before) {
     Tensor<float> apart, together;
     const auto after = choices(clip, tokenizer_, set_, &apart);
-    if (o_.method == "full") {
+    if (o_.method == "full" || o_.method == "bitfit") {
       save_clip(clip, o_.out, DType::f16);
       save_tokenizer(o_.out, tokenizer_);
+    } else if (o_.method == "intrinsic") {
+      save_intrinsic(clip, o_.out + "/intrinsic.safetensors");
     } else {
       save_adapter(clip, o_.out, "default", DType::f16);
     }
@@ -279,7 +211,7 @@ class Study {
     std::string targets;
     for (const auto& target : o_.targets) targets += " target " + target;
     return join_text("model ", o_.model, " data ", o_.data, " method ", o_.method, targets, " rank ", o_.rank, " alpha ", o_.alpha, " bottleneck ",
-                     o_.bottleneck, " length ", o_.length, " steps ", o_.steps, " batch ", o_.batch, " keep ", o_.keep, " lr ", learning_rate(o_),
+                     o_.bottleneck, " length ", o_.length, " dimension ", o_.dimension, " steps ", o_.steps, " batch ", o_.batch, " keep ", o_.keep, " lr ", learning_rate(o_),
                      " seed ", o_.seed, " seeds ", o_.seeds, o_.baselines ? "" : " no-baselines", o_.development ? " development" : "");
   }
 
@@ -328,7 +260,7 @@ void run(const Options& o) {
   std::cout << "After " << o.steps << " steps of " << o.method << " on the drawings of " << set.split(false, true).size() << " training characters ("
             << fixed(results.seconds, 0) << " s; mean of " << o.seeds << " seeds ± half the range):\n\n"
             << second.text() << '\n';
-  const Index bytes = file_bytes(o.out + (o.method == "full" ? "/model.safetensors" : "/adapter_model.safetensors"));
+  const Index bytes = file_bytes(o.out + (o.method == "full" || o.method == "bitfit" ? "/model.safetensors" : o.method == "intrinsic" ? "/intrinsic.safetensors" : "/adapter_model.safetensors"));
   const Index model_bytes = file_bytes(o.model + "/model.safetensors");
   std::cout << "Trained " << results.trained << " parameters beside the model's " << results.total << " (" << fixed(100.0 * static_cast<double>(results.trained) / static_cast<double>(results.total), 1)
             << " %); the file has " << bytes << " bytes beside the model's " << model_bytes << ".\n"
@@ -349,34 +281,90 @@ void run(const Options& o) {
   }
 }
 
+/// Whether a path is a folder or a file of Stable Diffusion; of CLIP otherwise.
+bool is_diffusion(const std::string& model) {
+  if (std::filesystem::is_directory(model)) return detail::exists(model + "/model_index.json");
+  const auto extension = std::filesystem::path(model).extension();
+  return detail::exists(model) && (extension == ".safetensors" || extension == ".ckpt");
+}
+
+void run(DiffusionTuneOptions o, int threads) {
+  const ThreadScope scope(threads);
+  print_first_line("finetune", "float32");
+  check(std::find(style_names.begin(), style_names.end(), o.style) != style_names.end(), "finetune", "--style: expected one of plain, line-art, neon, got ", o.style);
+  const bool single_file = o.method == "lora" || o.method == "dora" || o.method == "loha" || o.method == "lokr";
+  if (!single_file) o.format = "peft";  // the others have no place for it
+  if (o.out.empty()) o.out = (detail::exists(o.data + "/emoji.tsv") ? o.style : "tuned") + (o.format == "peft" ? "" : ".safetensors");
+  check(o.format == "peft" || std::filesystem::path(o.out).extension() == ".safetensors", "finetune", "--out: expected a name that ends with .safetensors, got ", o.out);
+  DiffusionTuning(std::move(o)).run();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Tunes the CLIP that ships to line drawings and measures it before and after.");
+  CLI::App app("Tunes the CLIP that ships to line drawings and measures it before and after; or a diffusion model to pictures with captions.");
   Options o;
-  app.add_option("--model", o.model, "Folder of a CLIP (default: the one that ships)");
-  app.add_option("--data", o.data, "Folder of the emoji set")->capture_default_str();
-  app.add_option("--method", o.method, "lora, adapter, prefix or full")->capture_default_str()->check(CLI::IsMember({"lora", "adapter", "prefix", "full"}));
+  DiffusionTuneOptions d;
+  app.add_option("--model", o.model, "Folder of a CLIP (default: the one that ships), or a Stable Diffusion, folder or single file");
+  app.add_option("--data", o.data, "Folder of the emoji set; diffusion: or of pictures, captions in .txt files beside them or in metadata.jsonl")->capture_default_str();
+  app.add_option("--method", o.method, "lora, dora, loha, lokr, ia3, adapter, prefix; on a CLIP also intrinsic, bitfit, full")->capture_default_str()
+      ->check(CLI::IsMember(clip_methods));
   app.add_option("--target", o.targets, "Layers to tune: a path, a suffix such as q_proj, or a glob (repeatable)");
-  app.add_option("--rank", o.rank, "Rank of the LoRA")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--alpha", o.alpha, "Alpha of the LoRA; the delta is scaled by alpha / rank")->capture_default_str();
-  app.add_option("--bottleneck", o.bottleneck, "Width of the adapter")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--rank", o.rank, "Rank of the LoRA (default: 6, diffusion 8)")->check(CLI::PositiveNumber);
+  app.add_option("--alpha", o.alpha, "Alpha of the LoRA; the delta is scaled by alpha / rank (default: 12, diffusion 8)");
+  app.add_option("--bottleneck", o.bottleneck, "Width of the adapter (default: 8, diffusion 16)")->check(CLI::PositiveNumber);
   app.add_option("--length", o.length, "Length of the prefix")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--steps", o.steps, "Training steps")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--batch", o.batch, "Pictures a step")->capture_default_str()->check(CLI::Range(2, 4096));
-  app.add_option("--keep", o.keep, "Share of patches that patch dropout keeps")->capture_default_str()->check(CLI::Range(0.05, 1.0));
-  app.add_flag("!--no-baselines", o.baselines, "Leave out the classifier trained from labels");
-  app.add_flag("--development", o.development, "Hold out training characters instead: for choosing settings without looking at the test");
-  app.add_option("--lr", o.learning_rate, "Highest learning rate (default: by method)");
+  app.add_option("--batch", o.batch, "Pictures a step (default: 64; diffusion 24 for small pictures, else 1)")->check(CLI::Range(1, 4096));
+  app.add_option("--lr", o.learning_rate, "Highest learning rate (default: by method and model)");
   app.add_option("--seed", o.seed, "First seed")->capture_default_str();
-  app.add_option("--seeds", o.seeds, "Runs, with seeds s, s + 1, ...")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--threads", o.threads, "Threads (0: all available)")->capture_default_str();
-  app.add_flag("--resume", o.resume, "Go on with an interrupted run, from the state in the --out folder");
-  app.add_option("--out", o.out, "Folder for the adapter, the sheet and the state of the run (default: line-art-METHOD)");
-  app.add_option("--json", o.json, "File for the numbers");
+  app.add_flag("--resume", o.resume, "Go on with an interrupted run");
+  app.add_option("--out", o.out, "CLIP: folder for the adapter, the sheet and the state of the run (default: line-art-METHOD); diffusion: the adapter's file (default: STYLE.safetensors)");
+  constexpr const char *clip = "CLIP", *diffusion = "Diffusion";
+  app.add_option("--dimension", o.dimension, "Numbers that intrinsic trains")->capture_default_str()->check(CLI::PositiveNumber)->group(clip);
+  app.add_option("--keep", o.keep, "Share of patches that patch dropout keeps")->capture_default_str()->check(CLI::Range(0.05, 1.0))->group(clip);
+  app.add_flag("!--no-baselines", o.baselines, "Leave out the classifier trained from labels")->group(clip);
+  app.add_flag("--development", o.development, "Hold out training characters instead: for choosing settings without looking at the test")->group(clip);
+  app.add_option("--seeds", o.seeds, "Runs, with seeds s, s + 1, ...")->capture_default_str()->check(CLI::PositiveNumber)->group(clip);
+  app.add_option("--json", o.json, "File for the numbers")->group(clip);
+  app.add_option("--style", d.style, "Of the emoji: plain, line-art (Symbola's drawings) or neon")->capture_default_str()->check(CLI::IsMember(style_names))->group(diffusion);
+  app.add_option("--train", d.train, "unet, text or both")->capture_default_str()->check(CLI::IsMember({"unet", "text", "both"}))->group(diffusion);
+  app.add_option("--trigger", d.trigger, "Words put before every caption")->group(diffusion);
+  app.add_option("--class-data", d.class_data, "Folder of pictures with captions that the model should keep making (DreamBooth)")->group(diffusion);
+  app.add_option("--prior-weight", d.prior_weight, "Weight of their loss")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
+  app.add_option("--resolution", d.resolution, "Side of the pictures in pixels (default: what the model was trained on)")->check(CLI::PositiveNumber)->group(diffusion);
+  app.add_option("--conv-rank", d.conv_rank, "Rank of a LoRA on the convolutions too (0: none)")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
+  app.add_option("--conv-alpha", d.conv_alpha, "Its alpha (default: its rank)")->group(diffusion);
+  app.add_option("--grad-accum", d.accumulate, "Batches to a step")->capture_default_str()->check(CLI::PositiveNumber)->group(diffusion);
+  app.add_flag("--checkpointing", d.checkpointing, "Less memory for a third more time: backward computes the U-Net's layers again")->group(diffusion);
+  app.add_option("--warmup", d.warmup, "Steps in which the learning rate rises; a cosine after that")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
+  app.add_option("--min-snr", d.snr_gamma, "Gamma of the weights by signal and noise (0: none)")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
+  app.add_option("--noise-offset", d.noise_offset, "Deviation of a shift of the noise")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
+  app.add_option("--caption-dropout", d.caption_dropout, "Share of captions left out")->capture_default_str()->check(CLI::Range(0.0, 1.0))->group(diffusion);
+  app.add_option("--prediction", d.prediction, "epsilon, v_prediction or sample (default: as the model's scheduler says)")->check(CLI::IsMember({"epsilon", "v_prediction", "sample"}))->group(diffusion);
+  app.add_option("--format", d.format, "kohya, diffusers or peft")->capture_default_str()->check(CLI::IsMember({"kohya", "diffusers", "peft"}))->group(diffusion);
+  app.add_option("--save-every", d.save_every, "Steps from one adapter to the next beside the last (0: none)")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
+  app.add_option("--sample-every", d.sample_every, "Steps from one sheet of pictures to the next (0: at the end)")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
+  app.add_option("--sample-prompts", d.prompts, "File of their prompts, one a line")->group(diffusion);
+  app.add_option("--guidance", d.guidance, "Guidance of these pictures (default: 3 for the small model, else 7.5)")->group(diffusion);
   return run_program(app, argc, argv, [&] {
     if (o.model.empty()) o.model = o.data + "/clip";
-    if (o.out.empty()) o.out = "line-art-" + o.method;
-    run(o);
+    const bool tunes_diffusion = is_diffusion(o.model);
+    for (const CLI::Option* option : app.get_options())
+      check(option->count() == 0 || option->get_group() != (tunes_diffusion ? clip : diffusion), "finetune", option->get_name(), " is of no use to ", o.model,
+            tunes_diffusion ? ", a diffusion model" : ", a CLIP");
+    if (!tunes_diffusion) {
+      if (o.out.empty()) o.out = "line-art-" + o.method;
+      run(o);
+      return;
+    }
+    const auto take = [&](const char* name, auto& to, const auto& from) {
+      if (app.count(name) > 0) to = from;
+    };
+    take("--rank", d.rank, o.rank), take("--alpha", d.alpha, o.alpha), take("--bottleneck", d.bottleneck, o.bottleneck), take("--batch", d.batch, o.batch);
+    d.model = o.model, d.data = o.data, d.method = o.method, d.targets = o.targets, d.length = o.length, d.steps = o.steps, d.learning_rate = o.learning_rate;
+    d.seed = o.seed, d.resume = o.resume, d.out = o.out;
+    run(d, o.threads);
   });
 }

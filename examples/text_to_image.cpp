@@ -1,4 +1,5 @@
-// text_to_image: pictures from words with Stable Diffusion 1, 2 and XL; from a picture and words; and inpainting.
+// text_to_image: pictures from words with the small model that ships, or with Stable Diffusion 1, 2 and XL; from a picture and
+// words; and inpainting. Without a prompt the small model shows what it can do.
 #include <csignal>
 #include <filesystem>
 
@@ -7,6 +8,8 @@
 #include <tenon/models/diffusion/preview.hpp>
 
 #include "common/clip_options.hpp"
+#include "common/contact_sheet.hpp"
+#include "common/diffusion_model.hpp"
 
 namespace {
 
@@ -14,9 +17,9 @@ using namespace tenon;
 using namespace tenon::examples;
 
 struct Options {
-  std::string model, prompt, negative, prompts_file, scheduler, vae, tiny_vae, init, mask, weights = "off", dtype = "f32", preview, out = "out.png", save_latents,
+  std::string model, prompt, negative, prompts_file, scheduler, vae, tiny_vae, init, mask, image_encoder, weights = "off", dtype = "f32", preview, out = "out.png", save_latents,
       save_embeds;
-  std::vector<std::string> scheduler_config, loras, embeddings, controls;
+  std::vector<std::string> scheduler_config, loras, embeddings, controls, ip_adapters;
   Index steps = 0, width = 0, height = 0, count = 1, clip_skip = 0;
   double guidance = -1, guidance_rescale = 0, strength = -1, text_scale = -1;
   std::uint64_t seed = 0;
@@ -29,22 +32,6 @@ volatile std::sig_atomic_t interrupted = 0;
 void on_interrupt(int) {
   interrupted = 1;
   std::signal(SIGINT, SIG_DFL);
-}
-
-/// `FILE:0.8` as FILE and 0.8; a name that exists is taken whole.
-std::pair<std::string, double> with_scale(const std::string& text) {
-  const auto colon = text.rfind(':');
-  if (colon == std::string::npos || detail::exists(text)) return {text, 1.0};
-  double scale = 0;
-  const auto [end, error] = std::from_chars(text.data() + colon + 1, text.data() + text.size(), scale);
-  check(error == std::errc() && end == text.data() + text.size(), "text_to_image", text, ": expected FILE or FILE:SCALE; there is no such file");
-  return {text.substr(0, colon), scale};
-}
-
-std::string stem(const std::string& path) {
-  auto p = std::filesystem::path(path);
-  if (p.filename().empty()) p = p.parent_path();
-  return p.stem().string();
 }
 
 /// Refuses a job whose weights do not fit. Files of half precision hold twice their size as float32.
@@ -77,13 +64,7 @@ void check_memory(const std::string& path, const std::string& dtype) {
 using Pipe = StableDiffusion<float>;
 
 void attach_lora(Pipe& pipe, const std::string& text, const Options& o, std::set<std::string>& names) {
-  const auto [path, scale] = with_scale(text);
-  std::string name = stem(path);
-  while (!names.insert(name).second) name += "+";
-  const auto report = attach(pipe, load_adapter(path), {.name = name, .scale = scale, .strict = o.strict});
-  std::cerr << path << ": used " << report.used.size() << " of " << report.used.size() + report.unused.size();
-  if (!report.unused.empty()) std::cerr << ", unread: " << report.unused.front() << (report.unused.size() > 1 ? ", ..." : "");
-  std::cerr << '\n';
+  const std::string name = attach_adapter(pipe, text, o.strict, names);
   if (o.text_scale < 0) return;
   bool has_text = false;
   for (const auto& site : sites(pipe.conditioner))
@@ -93,8 +74,7 @@ void attach_lora(Pipe& pipe, const std::string& text, const Options& o, std::set
 
 Pipe load(const Options& o) {
   print_first_line("text_to_image", o.dtype == "f32" ? "float32" : o.dtype == "bf16" ? "bfloat16" : "int8");
-  const std::string shipped = default_data() + "/diffusion", path = o.model.empty() ? shipped : o.model;
-  check(!o.model.empty() || detail::exists(shipped), "text_to_image", "expected --model DIR_OR_FILE: no diffusion model ships yet");
+  const std::string path = o.model.empty() ? shipped_diffusion() : o.model;
   check_memory(path, o.dtype);
   DiffusionLoadOptions options;
   options.vae = o.vae;
@@ -102,7 +82,7 @@ Pipe load(const Options& o) {
   Pipe pipe = Pipe::load(path, options);
   if (!o.tiny_vae.empty()) pipe.tiny_vae = load_autoencoder_tiny<float>(o.tiny_vae);
   pipe.tiling = o.tile;
-  pipe.free_text = o.prompts_file.empty();
+  pipe.free_text = !o.prompt.empty() && o.prompts_file.empty();
   for (const auto& setting : o.scheduler_config) {
     const auto equals = setting.find('=');
     check(equals != std::string::npos, "text_to_image", "--scheduler-config: expected KEY=VALUE, got ", setting);
@@ -126,6 +106,26 @@ ControlInput<float> control_input(const std::string& text, std::vector<std::uniq
   return {nets.back().get(), load_image(image), {.scale = scale}};
 }
 
+/// `FILE:IMAGE` or `FILE:IMAGE:SCALE`, attached to the U-Net.
+struct LookedAt {
+  IpAdapter<float> adapter;
+  Image image;
+};
+LookedAt attach_ip_adapter_and_image(Pipe& pipe, const std::string& text, Index number) {
+  const auto colon = text.find(':');
+  check(colon != std::string::npos, "text_to_image", "--ip-adapter: expected FILE:IMAGE or FILE:IMAGE:SCALE, got ", text);
+  const auto [image, scale] = with_scale(text.substr(colon + 1));
+  Image picture = load_image(image, {.on_white = true});
+  return {attach_ip_adapter(pipe.unet, text.substr(0, colon), {.name = join_text("ip_adapter_", number), .scale = scale}), std::move(picture)};
+}
+/// --image-encoder, else the folder image_encoder of the model, else that beside the adapter.
+ClipImageEncoder<float> image_encoder(const Options& o) {
+  namespace fs = std::filesystem;
+  const fs::path beside = fs::path(o.ip_adapters.front().substr(0, o.ip_adapters.front().find(':'))).parent_path() / "image_encoder";
+  const std::string of_model = o.model + "/image_encoder";
+  return load_image_encoder<float>(!o.image_encoder.empty() ? o.image_encoder : detail::exists(of_model) ? of_model : beside.string());
+}
+
 /// [N, ...] of N tensors [1, ...].
 void save_stacked(const std::string& path, const std::vector<Tensor<float>>& parts) {
   auto all = Tensor<float>::uninitialized(parts.front().shape().with(0, static_cast<Index>(parts.size())));
@@ -143,6 +143,8 @@ void run(const Options& o) {
   if (!o.prompt.empty()) prompts.push_back(o.prompt);
   if (!o.prompts_file.empty())
     for (auto& line : read_lines(o.prompts_file)) prompts.push_back(std::move(line));
+  const bool show = prompts.empty() && o.model.empty() && o.init.empty();
+  if (show) prompts = {"red apple", "grinning face", "house", "cat face", "crescent moon", "sailboat", "blue heart", "green car", "sunflower", "owl", "pizza", "rainbow"};
   check(!prompts.empty(), "text_to_image", "expected --prompt TEXT or --prompts FILE");
   check(o.mask.empty() || !o.init.empty(), "text_to_image", "--mask needs --init, the picture that it is for");
   check(std::filesystem::path(o.out).extension() == ".png", "text_to_image", "--out: expected a name that ends with .png, got ", o.out);
@@ -155,17 +157,24 @@ void run(const Options& o) {
   options.guidance_rescale = o.guidance_rescale;
   options.prompt = {o.clip_skip, o.weights == "a1111" ? PromptWeights::a1111 : PromptWeights::off};
   if (o.guidance >= 0) options.guidance_scale = o.guidance;
+  else if (o.model.empty()) options.guidance_scale = shipped_guidance;
   if (o.strength >= 0) options.strength = o.strength;
   if (o.has_negative) options.negative_prompt = o.negative;
   if (!o.init.empty()) options.image = load_image(o.init);
   if (!o.mask.empty()) options.mask = load_image(o.mask);
-  const Pipe pipe = load(o);
+  Pipe pipe = load(o);
   std::vector<std::unique_ptr<ControlNet<float>>> nets;
+  std::optional<ClipImageEncoder<float>> encoder;
+  std::vector<LookedAt> looked_at;
+  for (const auto& text : o.ip_adapters) looked_at.push_back(attach_ip_adapter_and_image(pipe, text, static_cast<Index>(looked_at.size()) + 1));
+  if (!looked_at.empty()) encoder = image_encoder(o);
+  for (const auto& [adapter, image] : looked_at) options.image_prompts.push_back({&adapter, &*encoder, {image}});
   for (const auto& control : o.controls) options.controls.push_back(control_input(control, nets));
   std::optional<LatentPreview<float>> look;
   if (!o.preview.empty() && !pipe.tiny_vae) look.emplace(pipe.vae);
 
   const Index total = static_cast<Index>(prompts.size()) * o.count;
+  std::vector<Tile> tiles;  // of the show
   std::vector<Tensor<float>> latents, embeds;
   std::optional<Progress> progress;
   Index made = 0;
@@ -198,6 +207,10 @@ void run(const Options& o) {
         fail("text_to_image", "interrupted; ", made, " of ", total, " pictures were written");
       }
       ++made;
+      if (show) {
+        tiles.push_back({std::move(generated.image), {{prompt}}});
+        continue;
+      }
       std::filesystem::path path(o.out);
       if (total > 1) path.replace_filename(path.stem().string() + "-" + std::to_string(made) + ".png");
       generated.metadata.emplace_back("Software", join_text("tenon ", version));
@@ -208,6 +221,10 @@ void run(const Options& o) {
     }
   }
   progress.reset();
+  if (show) {
+    save_png(contact_sheet(tiles, {.columns = 6, .zoom = 3}), o.out);
+    std::cout << "wrote " << o.out << ": a picture for each of " << total << " prompts; --prompt \"WORDS\" makes one of yours\n";
+  }
   if (!latents.empty()) save_stacked(o.save_latents, latents);
   if (!embeds.empty()) save_stacked(o.save_embeds, embeds);
 }
@@ -217,12 +234,12 @@ void run(const Options& o) {
 int main(int argc, char** argv) {
   CLI::App app("Pictures from words with Stable Diffusion 1, 2 and XL; from a picture and words (--init); inpainting (--init and --mask).");
   Options o;
-  app.add_option("--model", o.model, "Folder of diffusers, or single file");
-  app.add_option("--prompt", o.prompt, "The words");
+  app.add_option("--model", o.model, "Folder of diffusers, or single file (default: the small model that ships)");
+  app.add_option("--prompt", o.prompt, "The words (without any: a sheet of what the small model makes of some)");
   auto* negative = app.add_option("--negative", o.negative, "What should not be seen");
   app.add_option("--prompts", o.prompts_file, "File of prompts, one a line");
   app.add_option("--steps", o.steps, "Steps (default: 50; 4 for a latent consistency model)")->check(CLI::PositiveNumber);
-  app.add_option("--guidance", o.guidance, "Guidance scale (default, as diffusers: 7.5; XL without --mask 5); up to 1: none, in half the time")->check(CLI::NonNegativeNumber);
+  app.add_option("--guidance", o.guidance, "Guidance scale (default, as diffusers: 7.5; XL without --mask 5; 3 with the model that ships); up to 1: none, in half the time")->check(CLI::NonNegativeNumber);
   app.add_option("--guidance-rescale", o.guidance_rescale, "Share of rescaled guidance (Lin et al. 2023)")->capture_default_str()->check(CLI::Range(0.0, 1.0));
   std::string names;
   for (const auto& name : scheduler_names()) names += (names.empty() ? "" : ", ") + name;
@@ -232,7 +249,7 @@ int main(int argc, char** argv) {
   app.add_option("--width", o.width, "Pixels, a multiple of 8 (default: what the model was trained on)")->check(CLI::PositiveNumber);
   app.add_option("--height", o.height, "Pixels, a multiple of 8")->check(CLI::PositiveNumber);
   app.add_option("--count", o.count, "Pictures of each prompt, of the seeds s, s+1, ...")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--lora", o.loras, "FILE_OR_DIR[:SCALE]: adapter of kohya, LyCORIS, diffusers or peft (repeatable)");
+  app.add_option("--lora", o.loras, "FILE_OR_DIR[:SCALE]: adapter of kohya, LyCORIS, diffusers or peft; line-art and neon ship (repeatable)");
   app.add_option("--text-scale", o.text_scale, "Scale of the adapters on the text encoders (default: the adapter's)")->check(CLI::NonNegativeNumber);
   app.add_option("--embedding", o.embeddings, "FILE[:TOKEN]: textual inversion, and the word that stands for it (repeatable)");
   app.add_option("--vae", o.vae, "Another autoencoder: folder of diffusers, or single file");
@@ -242,6 +259,8 @@ int main(int argc, char** argv) {
   app.add_option("--strength", o.strength, "Share of the steps that is run on it (default, as diffusers: 0.8, with --mask 1; XL 0.3 and 0.9999)")->check(CLI::Range(0.0, 1.0));
   app.add_option("--mask", o.mask, "White where the picture is made anew");
   app.add_option("--control", o.controls, "DIR:IMAGE[:SCALE]: ControlNet and the picture that it reads (repeatable)");
+  app.add_option("--ip-adapter", o.ip_adapters, "FILE:IMAGE[:SCALE]: IP-Adapter and the picture that it looks at (repeatable)");
+  app.add_option("--image-encoder", o.image_encoder, "Its CLIP vision tower, a folder (default: image_encoder of the model, or beside the adapter)");
   app.add_option("--clip-skip", o.clip_skip, "Last layers of the text encoder that are left out; 1 here is what AUTOMATIC1111 calls 2")->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_option("--weights", o.weights, "off: parentheses are text; a1111: (word:1.3), [word], BREAK, prompts of any length")->capture_default_str()->check(CLI::IsMember({"off", "a1111"}));
   app.add_option("--dtype", o.dtype, "How weights are multiplied: f32, bf16 or int8")->capture_default_str()->check(CLI::IsMember({"f32", "bf16", "int8"}));

@@ -27,7 +27,7 @@ namespace tenon::examples {
 
 struct DiffusionPretrainOptions {
   std::string data = default_data(), clip, out, state;
-  Index vae_steps = 4000, vae_batch = 12, steps = 12000, batch = 48, width = 40, views = 4;
+  Index vae_steps = 2500, vae_batch = 12, steps = 6000, batch = 48, width = 32, views = 4;
   double vae_learning_rate = 2e-3, learning_rate = 1e-3, ema = 0.9995, caption_dropout = 0.1, snr_gamma = 5, guidance = 3;
   int threads = 0;
   std::uint64_t seed = 0;
@@ -121,8 +121,8 @@ class DiffusionPretraining {
   }
 
  private:
-  /// Pictures [N, 64, 64, 3] in -1..1 of some rows, one in four as line art, moved and scaled but not mirrored.
-  Tensor<float> pictures(std::span<const Index> ids, double line_art, const Augment& how) {
+  /// Pictures [N, 64, 64, 3] in -1..1 of some rows, a share of them as line art, a share light on dark.
+  Tensor<float> pictures(std::span<const Index> ids, double line_art, double inverted, const Augment& how) {
     Tensor<float> out = pick(set_.colour, ids);
     const Tensor<float> drawn = pick(set_.line_art, ids);
     const Index each = out.size() / out.extent(0);
@@ -130,7 +130,11 @@ class DiffusionPretraining {
       if (generator_.uniform<double>() < line_art && set_.rows[static_cast<std::size_t>(ids[i])].has_line_art)
         std::copy_n(drawn.data() + static_cast<Index>(i) * each, each, out.data() + static_cast<Index>(i) * each);
     out = augment(out, how, generator_);
-    for (float& x : out) x = 2 * x - 1;
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      const float sign = generator_.uniform<double>() < inverted ? -1.0f : 1.0f;
+      float* picture = out.data() + static_cast<Index>(i) * each;
+      for (Index k = 0; k < each; ++k) picture[k] = sign * (2 * picture[k] - 1);
+    }
     return out;
   }
   static constexpr Augment gentle{.rotation = 4, .smallest = 0.85, .largest = 1.05, .aspect = 0.04, .mirror = 0, .shift = 0.05, .ink = 0, .hue = 0};
@@ -140,7 +144,7 @@ class DiffusionPretraining {
     while (vae_trainer_.steps() < o_.vae_steps) {
       std::vector<Index> ids;
       for (Index i = 0; i < o_.vae_batch; ++i) ids.push_back(vae_trainer_.rounds.next(generator_));
-      const Tensor<float> batch = pictures(ids, 0.25, {.ink = 0.3, .hue = 60});
+      const Tensor<float> batch = pictures(ids, 0.25, 0.1, {.ink = 0.3, .hue = 60});
       const auto posterior = vae_.encode(Var<float>(batch));
       const Var<float> loss = autoencoder_loss(vae_.decode(posterior.sample(generator_)), batch, posterior, {.squared_weight = 1});
       const Schedule schedule{Schedule::Kind::cosine, std::min<Index>(100, o_.vae_steps / 10), o_.vae_steps, 0.01};
@@ -171,7 +175,7 @@ class DiffusionPretraining {
       for (std::size_t i = 0; i < ids.size(); i += 64) {
         const std::span<const Index> some(ids.data() + i, std::min<std::size_t>(64, ids.size() - i));
         const Augment none{.rotation = 0, .smallest = 1, .largest = 1, .aspect = 0, .mirror = 0, .shift = 0, .ink = 0, .hue = 0};
-        const auto posterior = vae_.encode(Var<float>(pictures(some, 0, view == 0 ? none : gentle)));
+        const auto posterior = vae_.encode(Var<float>(pictures(some, 0, 0, view == 0 ? none : gentle)));
         means.push_back(posterior.mean);
         logvars.push_back(posterior.logvar);
         for (const float z : posterior.sample(generator_).value()) sum += static_cast<double>(z), squares += static_cast<double>(z) * static_cast<double>(z), ++total;
@@ -201,11 +205,17 @@ class DiffusionPretraining {
   void train_unet() {
     const auto scheduler = make_scheduler("ddim", scheduler_config());
     const DiffusionObjective objective{.prediction = PredictionType::v_prediction, .snr_gamma = o_.snr_gamma};
+    std::vector<std::size_t> naming;
+    for (std::size_t t = 0; t < set_.captions.size(); ++t)
+      if (set_.level(t) == 2) naming.push_back(t);
     Progress progress("U-Net", o_.steps, trainer_.steps());
     while (trainer_.steps() < o_.steps) {
       Pairs pairs = draw_pairs(set_, trainer_.rounds, o_.batch, generator_);
-      for (auto& caption : pairs.captions)
-        if (generator_.uniform<double>() < o_.caption_dropout) caption.clear();
+      for (std::size_t i = 0; i < pairs.ids.size(); ++i) {  // four captions in five name the character
+        if (generator_.uniform<double>() < 0.8)
+          pairs.captions[i] = set_.caption(pairs.ids[i], naming[static_cast<std::size_t>(generator_.integer(0, static_cast<std::int64_t>(naming.size())))]);
+        if (generator_.uniform<double>() < o_.caption_dropout) pairs.captions[i].clear();
+      }
       const auto batch = noisy_batch<float>(scheduler->schedule(), latents(pairs.ids), generator_, objective);
       const Var<float> loss = diffusion_loss(unet_(Var<float>(batch.noisy), batch.timesteps, {.states = Var<float>(texts_(pairs.captions))}), batch);
       const Schedule schedule{Schedule::Kind::cosine, std::min<Index>(200, o_.steps / 10), o_.steps, 0.0};

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The CLIP programs as a user meets them: programs.sh FOLDER_OF_PROGRAMS SOURCE_TREE. What they print, exit codes, and on each bad
+# The programs as a user meets them: programs.sh FOLDER_OF_PROGRAMS SOURCE_TREE. What they print, exit codes, and on each bad
 # input exit code 1 with one clear line.
 set -u
 programs=$1 root=$2
@@ -38,7 +38,7 @@ printf 'not a picture' >"$work/junk.png"
 printf 'caf\351\n' >"$work/latin1.txt"
 head -c 10000000 /dev/zero | tr '\0' a >"$work/long.txt"
 
-for program in embed zero_shot search probe robustness finetune; do
+for program in embed zero_shot search probe robustness finetune text_to_image gallery verify; do
   good $program --help
   holds --threads
   holds --seed
@@ -127,6 +127,57 @@ good finetune $tune --out "$work/killed" --json "$work/killed.json" --resume
 cmp -s "$work/whole/adapter_model.safetensors" "$work/killed/adapter_model.safetensors" || fail "finetune --resume: another adapter"
 [ "$(sed 's/"seconds":[^,}]*//' "$work/whole.json")" = "$(sed 's/"seconds":[^,}]*//' "$work/killed.json")" ] || fail "finetune --resume: other numbers"
 bad 'expected a run with the options' finetune $tune --rank 2 --out "$work/killed" --resume
+
+# text_to_image with the small model that ships
+good text_to_image --prompt "red apple" --steps 4 --out "$work/a.png" --threads 1
+grep -q "red apple" "$work/a.png" || fail "text_to_image: the picture carries no prompt"
+good text_to_image --prompt "red apple" --steps 4 --out "$work/b.png" --threads 2
+cmp -s "$work/a.png" "$work/b.png" || fail "text_to_image: another picture with other threads"
+good text_to_image --prompt "red apple" --steps 4 --out "$work/c.png" --lora line-art:0.5 --lora neon:0.5
+grep -q "line-art:0.5, neon:0.5" "$work/c.png" || fail "text_to_image: the picture does not name its adapters"
+cmp -s "$work/a.png" "$work/c.png" && fail "text_to_image: adapters change nothing"
+good text_to_image --steps 2 --out "$work/show.png"
+holds 'a picture for each of 12 prompts'
+bad 'expected a name that ends with .png' text_to_image --prompt a --out "$work/a.jpg"
+bad 'multiples of 8' text_to_image --prompt a --width 65 --out "$work/d.png"
+bad 'there is no such file' text_to_image --prompt a --lora nowhere:half --out "$work/d.png"
+bad 'nowhere' text_to_image --prompt a --lora nowhere --out "$work/d.png"
+bad 'model_index.json' text_to_image --prompt a --model "$work/empty" --out "$work/d.png"
+bad 'nowhere.safetensors' text_to_image --prompt a --ip-adapter "$work/nowhere.safetensors:$golden/rgb8.png" --out "$work/d.png"
+bad 'expected FILE:IMAGE' text_to_image --prompt a --ip-adapter "$work/nowhere.safetensors" --out "$work/d.png"
+bad 'norm.weight' text_to_image --prompt a --ip-adapter "$root/tests/golden/ip_adapter/linear.safetensors:$golden/rgb8.png" --out "$work/d.png"
+[ -e "$work/d.png" ] && fail "text_to_image: a picture of an error"
+good gallery --count 2 --steps 2 --out "$work/gallery.png" --json "$work/gallery.json"
+grep -q clip_score "$work/gallery.json" || fail "gallery: no scores"
+good gallery --styles --steps 2 --out "$work/styles.png"
+
+# finetune on the small diffusion model
+mkdir "$work/mine"
+cp "$golden/rgb8.png" "$work/mine/one.png"
+cp "$golden/rgb.jpg" "$work/mine/two.jpg"
+cp "$golden/cmyk.jpg" "$work/mine/three.jpg"
+printf 'a square\na picture of a square\n' >"$work/mine/one.txt"
+tune="--model $root/examples/data/diffusion --data $work/mine --batch 2 --threads 1"
+bad 'expected a caption in .*three.txt' finetune $tune --steps 10 --out "$work/mine.safetensors"
+printf '{"file_name": "three.jpg", "text": "colours"}\n{"file_name": "two.jpg", "text": "more colours"}\n' >"$work/mine/metadata.jsonl"
+good finetune $tune --steps 10 --out "$work/mine.safetensors"
+good text_to_image --prompt "a square" --steps 2 --lora "$work/mine.safetensors:0.7" --strict --out "$work/d.png"
+grep -q 'mine.safetensors: used \([0-9]*\) of \1$' "$work/err" || fail "finetune: text_to_image does not use all of the adapter"
+"$programs/finetune" $tune --steps 400 --out "$work/stopped.safetensors" >/dev/null 2>&1 &
+run=$!
+while kill -0 $run 2>/dev/null && [ ! -s "$work/stopped.state/COMMIT" ]; do sleep 0.05; done
+kill -9 $run 2>/dev/null && wait $run 2>/dev/null
+good finetune $tune --steps 400 --out "$work/stopped.safetensors" --resume
+grep -q 'resumed at step' "$work/err" || fail "finetune --resume: began anew"
+good finetune $tune --steps 400 --out "$work/left.safetensors"
+cmp -s "$work/stopped.safetensors" "$work/left.safetensors" || fail "finetune --resume: another adapter of the diffusion model"
+for method in dora loha lokr; do good finetune $tune --steps 2 --method $method --train both --out "$work/$method.safetensors"; done
+for method in ia3 adapter prefix; do good finetune $tune --steps 2 --method $method --out "$work/$method"; done
+good finetune $tune --steps 2 --conv-rank 2 --class-data "$work/mine" --grad-accum 2 --checkpointing --trigger sks --format diffusers --out "$work/more.safetensors"
+good text_to_image --prompt "a square" --steps 2 --lora "$work/more.safetensors" --lora "$work/dora.safetensors" --lora "$work/ia3" --strict --out "$work/d.png"
+bad 'is of no use to' finetune $tune --keep 0.3
+bad 'is of no use to' finetune --style neon
+bad 'expected a multiple of 16' finetune $tune --resolution 60
 
 # probe
 bad 'expected a folder' probe --data "$work/nowhere"

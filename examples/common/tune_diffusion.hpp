@@ -1,0 +1,293 @@
+#pragma once
+// finetune on a diffusion model: teaches Stable Diffusion, or the small model that ships, a subject or a style by an adapter of
+// its U-Net, of its text towers, or of both.
+//
+// As diffusers' train_text_to_image_lora.py and train_dreambooth_lora.py: the autoencoder's latents are computed once, noise and
+// timesteps are drawn anew at each step, captions are dropped now and then for guidance. With --class-data each batch has as
+// many pictures of the class beside its own, weighted by --prior-weight (DreamBooth, 2208.12242).
+#include <filesystem>
+#include <iostream>
+#include <unordered_map>
+
+#include <tenon/diffusion.hpp>
+#include <tenon/models/diffusion/training.hpp>
+
+#include "captioned_pictures.hpp"
+#include "contact_sheet.hpp"
+#include "plot.hpp"
+#include "program.hpp"
+#include "progress.hpp"
+#include "trainer.hpp"
+
+namespace tenon::examples {
+
+struct DiffusionTuneOptions {
+  std::string model, data = default_data(), style = "line-art", class_data, method = "lora", train = "unet", trigger, prediction, prompts, format = "kohya", out;
+  std::vector<std::string> targets;
+  Index rank = 8, conv_rank = 0, bottleneck = 16, length = 8, resolution = 0, steps = 1500, batch = 0, accumulate = 1, warmup = 50, sample_every = 0, save_every = 0;
+  double alpha = 8, conv_alpha = 0, learning_rate = 0, weight_decay = 0.01, average = 0.99, snr_gamma = 5, noise_offset = 0, caption_dropout = 0.1, prior_weight = 1,
+         guidance = 0;
+  std::uint64_t seed = 0;
+  bool checkpointing = false, resume = false;
+};
+
+/// The text of all options that change what a run computes.
+inline std::string run_name(const DiffusionTuneOptions& o) {
+  std::string targets;
+  for (const auto& target : o.targets) targets += " target " + target;
+  return join_text("model ", o.model, " data ", o.data, " style ", o.style, " class ", o.class_data, " method ", o.method, " train ", o.train, targets, " trigger ",
+                   o.trigger, " prediction ", o.prediction, " rank ", o.rank, " ", o.conv_rank, " alpha ", o.alpha, " ", o.conv_alpha, " bottleneck ", o.bottleneck,
+                   " length ", o.length, " resolution ", o.resolution, " steps ", o.steps, " batch ", o.batch, "x", o.accumulate, " warmup ", o.warmup, " lr ",
+                   o.learning_rate, " decay ", o.weight_decay, " average ", o.average, " gamma ", o.snr_gamma, " offset ", o.noise_offset, " dropout ",
+                   o.caption_dropout, " prior ", o.prior_weight, " seed ", o.seed);
+}
+
+/// The latents of pictures, computed once, and a caption of each to draw.
+class TuningData {
+ public:
+  TuningData(const AutoencoderKl<float>& vae, CaptionedPictures set) : vae_(vae), captions_(std::move(set.captions)) {
+    const NoGrad no_grad;
+    Progress progress("latents", set.size());
+    for (Index i = 0; i < set.size(); ++i) {
+      posteriors_.push_back(vae.encode(slice(Var<float>(set.pictures), 0, i, i + 1)));
+      progress.update(i + 1);
+    }
+  }
+  Index size() const { return static_cast<Index>(posteriors_.size()); }
+
+  /// A draw of one picture's latents [1, h, w, C], scaled for the U-Net.
+  Tensor<float> latents(Index i, Generator& generator) const {
+    const NoGrad no_grad;
+    return vae_.scale_latents(posteriors_[static_cast<std::size_t>(i)].sample(generator)).value();
+  }
+  const std::string& caption(Index i, Generator& generator) const {
+    const auto& all = captions_[static_cast<std::size_t>(i)];
+    return all[static_cast<std::size_t>(generator.integer(0, static_cast<std::int64_t>(all.size())))];
+  }
+
+ private:
+  const AutoencoderKl<float>& vae_;
+  std::vector<std::vector<std::string>> captions_;
+  std::vector<DiagonalGaussian<float>> posteriors_;
+};
+
+class DiffusionTuning {
+ public:
+  explicit DiffusionTuning(DiffusionTuneOptions options) : o_(std::move(options)), pipe_(StableDiffusion<float>::load(o_.model)), generator_(o_.seed) {
+    const UnetConfig& c = pipe_.unet.config;
+    check(c.in_channels == pipe_.vae.config.latent_channels, "finetune", o_.model, ": a U-Net of ", c.in_channels, " channels is for inpainting and cannot be tuned here");
+    if (o_.resolution == 0) o_.resolution = c.sample_size * pipe_.scale();
+    const Index deepest = pipe_.scale() << (c.block_out_channels.size() - 1);
+    check(o_.resolution % deepest == 0, "finetune", "--resolution: expected a multiple of ", deepest, ", got ", o_.resolution);
+    if (o_.batch == 0) o_.batch = c.sample_size <= 32 ? 24 : 1;
+    if (o_.guidance == 0) o_.guidance = c.sample_size <= 32 ? 3 : 7.5;
+    if (o_.learning_rate == 0) o_.learning_rate = c.sample_size <= 32 ? 2e-3 : 1e-4;
+    data_ = std::make_unique<TuningData>(pipe_.vae, pictures());
+    if (!o_.class_data.empty()) class_data_ = std::make_unique<TuningData>(pipe_.vae, load_captioned_pictures(o_.class_data, o_.resolution, ""));
+    attach_method();
+    pipe_.unet.set_checkpointing(o_.checkpointing);
+    std::vector<Index> ids;
+    for (Index i = 0; i < data_->size(); ++i) ids.push_back(i);
+    trainer_ = std::make_unique<Trainer>(trainable(pipe_), AdamWConfig{.learning_rate = o_.learning_rate, .beta2 = 0.99, .weight_decay = o_.weight_decay, .clip_norm = 1.0},
+                                         o_.average, std::move(ids));
+  }
+
+  void run() {
+    std::cerr << data_->size() << " pictures of " << o_.resolution << " pixels; " << count(trainer_->optimizer.params()) << " parameters are trained beside the model's "
+              << count(params(pipe_)) - count(trainer_->optimizer.params()) << '\n';
+    if (o_.resume) resume();
+    train();
+    trainer_->average.swap();
+    save_adapter_as(o_.out);
+    const std::string stem = beside("");
+    save_png(samples(), stem + ".png");
+    save_png(plot({.title = "finetune", .x = "step", .y = "loss"}, {{"loss, mean of 50 steps", smooth(losses_, 50)}}), stem + "-loss.png");
+    std::cout << "wrote " << o_.out << ", " << stem << ".png (pictures of " << sample_prompts().size() << " prompts without it and with it) and " << stem << "-loss.png\n";
+  }
+
+ private:
+  CaptionedPictures pictures() const {
+    if (!detail::exists(o_.data + "/emoji.tsv")) return load_captioned_pictures(o_.data, o_.resolution, o_.trigger);
+    check(o_.resolution == EmojiSet::side, "finetune", "--resolution: the emoji have ", EmojiSet::side, " pixels, got ", o_.resolution);
+    return emoji_in_style(EmojiSet(o_.data), o_.style, o_.trigger);
+  }
+
+  template <class Config>
+  void attach_to(Config config, std::initializer_list<const char*> layers) {
+    config.targets = o_.targets;
+    if (config.targets.empty())
+      for (const char* layer : layers) {
+        if (o_.train != "text" && std::string_view(layer).starts_with("unet.")) config.targets.push_back(layer);
+        if (o_.train != "unet" && std::string_view(layer).starts_with("text_encoder")) config.targets.push_back(layer);
+      }
+    attach(pipe_, config, generator_, {.name = adapter});
+  }
+  void attach_method() {
+    // Layers by their names in diffusers and transformers; text_encoder* is SDXL's second tower too.
+    std::initializer_list<const char*> projections{"unet.*.to_q", "unet.*.to_k", "unet.*.to_v", "unet.*.to_out.0", "unet.*.ff.net.0.proj", "unet.*.ff.net.2",
+                                                   "text_encoder*.q_proj", "text_encoder*.k_proj", "text_encoder*.v_proj", "text_encoder*.out_proj"};
+    std::initializer_list<const char*> and_convolutions{"unet.*.to_q", "unet.*.to_k", "unet.*.to_v", "unet.*.to_out.0", "unet.*.ff.net.0.proj", "unet.*.ff.net.2",
+                                                        "unet.*.conv1", "unet.*.conv2", "unet.*.conv", "unet.conv_in", "unet.conv_out",
+                                                        "text_encoder*.q_proj", "text_encoder*.k_proj", "text_encoder*.v_proj", "text_encoder*.out_proj"};
+    const auto& layers = o_.conv_rank > 0 ? and_convolutions : projections;
+    if (o_.method == "lora") {
+      LoraConfig config{.rank = o_.rank, .alpha = o_.alpha};
+      if (o_.conv_rank > 0)
+        for (const char* layer : {"unet.*.conv1", "unet.*.conv2", "unet.*.conv", "unet.conv_in", "unet.conv_out"}) {
+          config.rank_pattern.emplace_back(layer, o_.conv_rank);
+          config.alpha_pattern.emplace_back(layer, o_.conv_alpha > 0 ? o_.conv_alpha : static_cast<double>(o_.conv_rank));
+        }
+      attach_to(config, layers);
+    } else if (o_.method == "dora") {
+      attach_to(DoraConfig{.rank = o_.rank, .alpha = o_.alpha}, layers);
+    } else if (o_.method == "loha") {
+      attach_to(LohaConfig{.rank = o_.rank, .alpha = o_.alpha}, layers);
+    } else if (o_.method == "lokr") {
+      attach_to(LokrConfig{.rank = o_.rank, .alpha = o_.alpha}, layers);
+    } else if (o_.method == "ia3") {
+      Ia3Config config;
+      config.feedforward = {"unet.*.ff.net.2", "text_encoder*.fc2"};
+      attach_to(config, {"unet.*.to_k", "unet.*.to_v", "unet.*.ff.net.2", "text_encoder*.k_proj", "text_encoder*.v_proj", "text_encoder*.fc2"});
+    } else if (o_.method == "adapter") {
+      attach_to(BottleneckConfig{.bottleneck = o_.bottleneck}, {"unet.*.ff", "unet.*.attn1", "unet.*.attn2", "text_encoder*.mlp", "text_encoder*.self_attn"});
+    } else {
+      check(o_.method == "prefix", "finetune", "--method: on diffusion models expected lora, dora, loha, lokr, ia3, adapter or prefix, got ", o_.method);
+      attach_to(PrefixConfig{.length = o_.length}, {"unet.*.attn2", "text_encoder*.self_attn"});
+    }
+  }
+
+  void train() {
+    const auto scheduler = make_scheduler<float>("ddpm", pipe_.scheduler.config);
+    const DiffusionObjective objective{prediction(), o_.snr_gamma > 0 ? std::optional(o_.snr_gamma) : std::nullopt, o_.noise_offset};
+    const Schedule schedule{Schedule::Kind::cosine, std::min(o_.warmup, o_.steps / 2), o_.steps, 0.0};
+    Progress progress(o_.method, o_.steps, trainer_->steps());
+    trainer_->optimizer.guard.report = [&](const std::string& text) { progress.note(text); };
+    while (trainer_->steps() < o_.steps) {
+      for (Index part = 1; part < o_.accumulate; ++part) backward(loss(scheduler->schedule(), objective));
+      losses_.push_back(static_cast<double>(o_.accumulate) * trainer_->step(loss(scheduler->schedule(), objective), schedule(trainer_->steps()), [] {}));
+      const Index done = trainer_->steps();
+      progress.update(done, "loss " + fixed(losses_.back(), 4));
+      if (done % std::max<Index>(1, o_.steps / 10) == 0) keep();
+      if (o_.save_every > 0 && done % o_.save_every == 0 && done < o_.steps)
+        trainer_->averaged([&] { save_adapter_as(beside(join_text("-", done)) + std::filesystem::path(o_.out).extension().string()); });
+      if (o_.sample_every > 0 && done % o_.sample_every == 0 && done < o_.steps) {
+        trainer_->averaged([&] { save_png(samples(), beside(join_text("-", done)) + ".png"); });
+        progress.note(join_text("step ", done, ": ", beside(join_text("-", done)), ".png"));
+      }
+    }
+  }
+  PredictionType prediction() const {
+    if (o_.prediction.empty()) return pipe_.scheduler.config.prediction_type.value_or(PredictionType::epsilon);
+    return o_.prediction == "epsilon" ? PredictionType::epsilon : o_.prediction == "v_prediction" ? PredictionType::v_prediction : PredictionType::sample;
+  }
+
+  /// The loss of a batch of its own, over the number of batches to a step.
+  Var<float> loss(const NoiseSchedule& schedule, const DiffusionObjective& objective) {
+    std::vector<Var<float>> samples;
+    std::vector<std::string> captions;
+    const auto take = [&](const TuningData& data, Index i) {
+      samples.emplace_back(data.latents(i, generator_));
+      captions.push_back(data.caption(i, generator_));
+      if (generator_.uniform<double>() < o_.caption_dropout) captions.back().clear();
+    };
+    for (Index i = 0; i < o_.batch; ++i) take(*data_, trainer_->rounds.next(generator_));
+    if (class_data_)
+      for (Index i = 0; i < o_.batch; ++i) take(*class_data_, generator_.integer(0, class_data_->size()));
+    auto batch = noisy_batch<float>(schedule, concat<float>(samples, 0).value(), generator_, objective);
+    if (class_data_)  // the mean is over twice the pictures: each half counts as a mean of its own
+      for (Index i = 0; i < 2 * o_.batch; ++i) batch.weights.data()[i] *= static_cast<float>(i < o_.batch ? 2.0 : 2.0 * o_.prior_weight);
+    return diffusion_loss(pipe_.unet(Var<float>(batch.noisy), batch.timesteps, conditions(captions)), batch) * (1.0f / static_cast<float>(o_.accumulate));
+  }
+
+  /// What the U-Net is told of captions; computed once where the text towers stay as they are.
+  UnetConditions<float> conditions(const std::vector<std::string>& captions) {
+    std::vector<Var<float>> states, pooled;
+    for (const auto& caption : captions) {
+      PromptEmbeds<float> embeds;
+      if (o_.train != "unet") {
+        embeds = pipe_.conditioner.encode(caption);
+      } else {
+        auto [at, fresh] = texts_.try_emplace(caption);
+        if (fresh) {
+          const NoGrad no_grad;
+          at->second = pipe_.conditioner.encode(caption);
+        }
+        embeds = at->second;
+      }
+      states.push_back(embeds.states);
+      pooled.push_back(embeds.pooled);
+    }
+    UnetConditions<float> out{.states = concat<float>(states, 0)};
+    if (pipe_.unet.config.addition_time_embed_dim > 0) {
+      out.text_embeds = concat<float>(pooled, 0);
+      const float side = static_cast<float>(o_.resolution);
+      out.time_ids.emplace(Shape{static_cast<Index>(captions.size()), 6});
+      for (Index i = 0; i < out.time_ids->size(); ++i) out.time_ids->data()[i] = i % 6 == 2 || i % 6 == 3 ? 0 : side;  // original size, crop, target size
+    }
+    return out;
+  }
+
+  std::vector<std::string> sample_prompts() const {
+    if (!o_.prompts.empty()) return read_lines(o_.prompts);
+    if (!detail::exists(o_.data + "/emoji.tsv")) {
+      Generator generator(0);
+      std::vector<std::string> out;
+      for (Index i = 0; i < std::min<Index>(6, data_->size()); ++i) out.push_back(data_->caption(i, generator));
+      return out;
+    }
+    return {"red apple", "grinning face", "house", "cat face", "crescent moon", "sailboat"};
+  }
+  /// Each prompt without the adapter, and with it.
+  Image samples() {
+    std::vector<Tile> tiles;
+    const auto prompts = sample_prompts();
+    GenerationOptions<float> options{.steps = 20, .guidance_scale = o_.guidance, .seed = o_.seed, .width = o_.resolution, .height = o_.resolution};
+    for (const bool on : {false, true}) {
+      enable(pipe_, adapter, on);
+      for (const auto& prompt : prompts) tiles.push_back({pipe_(prompt, options), {{prompt}}});
+    }
+    return contact_sheet(tiles, {.title = "without the adapter, and with it", .columns = static_cast<Index>(prompts.size()), .zoom = o_.resolution < 128 ? 2 : 1});
+  }
+
+  void save_adapter_as(const std::string& path) {
+    if (o_.format == "peft") {
+      save_adapter(pipe_, path, adapter, DType::f16);
+      return;
+    }
+    const SaveFileOptions options{adapter, DType::f16, "unet",
+                                  {{"modelspec.architecture", "stable-diffusion/lora"}, {"ss_network_dim", std::to_string(o_.rank)},
+                                   {"ss_network_alpha", join_text(o_.alpha)}, {"ss_steps", std::to_string(trainer_->steps())},
+                                   {"ss_learning_rate", join_text(o_.learning_rate)}, {"ss_resolution", std::to_string(o_.resolution)},
+                                   {"ss_num_train_images", std::to_string(data_->size())}, {"ss_seed", std::to_string(o_.seed)}, {"ss_trigger", o_.trigger}}};
+    o_.format == "kohya" ? save_kohya(pipe_, path, options) : save_diffusers(pipe_, path, options);
+  }
+  /// The output's path with `more` in the place of its extension.
+  std::string beside(const std::string& more) const { return std::filesystem::path(o_.out).replace_extension().string() + more; }
+
+  void keep() {
+    State out;
+    trainer_->save(out, generator_);
+    out.tensors["losses"] = raw_copy(Tensor<double>(Shape{static_cast<Index>(losses_.size())}, losses_));
+    out.values["run"] = run_name(o_);
+    save_state(beside(".state"), out);
+  }
+  void resume() {
+    const auto state = resumed(beside(".state"), run_name(o_));
+    if (!state) return;
+    trainer_->restore(*state, generator_);
+    const Tensor<double> losses = Trainer::saved<double>(*state, "losses");
+    losses_.assign(losses.begin(), losses.end());
+    std::cerr << "resumed at step " << trainer_->steps() << " of " << o_.steps << '\n';
+  }
+
+  static constexpr const char* adapter = "default";
+  DiffusionTuneOptions o_;
+  StableDiffusion<float> pipe_;
+  Generator generator_;
+  std::unique_ptr<TuningData> data_, class_data_;
+  std::unique_ptr<Trainer> trainer_;
+  std::unordered_map<std::string, PromptEmbeds<float>> texts_;
+  std::vector<double> losses_;
+};
+
+}  // namespace tenon::examples
