@@ -105,9 +105,9 @@ struct Unet2d {
   /// The text's states, and behind them the tokens of pictures, as the cross-attentions expect them.
   Var<T> with_image_tokens(const UnetConditions<T>& conditions) const {
     const auto adapters = image_adapters();
-    for (const auto& [name, tokens] : conditions.image_tokens)
-      check<NameError>(std::any_of(adapters.begin(), adapters.end(), [&](const auto& a) { return a.first == name; }), "unet", "image tokens for '", name,
-                       "', which is not attached as an IP-Adapter");
+    for (const auto& given : conditions.image_tokens)
+      check<NameError>(std::any_of(adapters.begin(), adapters.end(), [&](const auto& a) { return a.first == given.first; }), "unet", "image tokens for '",
+                       given.first, "', which is not attached as an IP-Adapter");
     if (adapters.empty()) return conditions.states;
     std::vector<Var<T>> parts{conditions.states};
     for (const auto& [name, rows] : adapters) {
