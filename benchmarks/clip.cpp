@@ -26,21 +26,14 @@
 #include "options.hpp"
 #include "peak.hpp"
 #include "resident.hpp"
+#include "temporary_folder.hpp"
 
 namespace {
 
 using namespace tenon;
 using tenon_benchmark::seconds_now;
+using tenon_benchmark::TemporaryFolder;
 namespace fs = std::filesystem;
-
-/// A folder that goes away with the program.
-struct TemporaryFolder {
-  std::string path = (fs::temp_directory_path() / ("tenon-clip-" + std::to_string(::getpid()))).string();
-  TemporaryFolder() { fs::create_directories(path); }
-  ~TemporaryFolder() { fs::remove_all(path); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-};
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());

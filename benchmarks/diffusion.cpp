@@ -11,30 +11,21 @@
 #include <filesystem>
 #include <map>
 
-#include <unistd.h>
-
 #include <tenon/diffusion.hpp>
 #include <tenon/io/npy.hpp>
 
 #include "options.hpp"
 #include "peak.hpp"
 #include "resident.hpp"
+#include "temporary_folder.hpp"
 
 namespace {
 
 using namespace tenon;
 using tenon_benchmark::peak_gb;
 using tenon_benchmark::seconds_now;
+using tenon_benchmark::TemporaryFolder;
 namespace fs = std::filesystem;
-
-/// A folder that goes away with the program.
-struct TemporaryFolder {
-  std::string path = (fs::temp_directory_path() / ("tenon-diffusion-" + std::to_string(::getpid()))).string();
-  TemporaryFolder() { fs::create_directories(path); }
-  ~TemporaryFolder() { fs::remove_all(path); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-};
 
 Tensor<float> numbers(const Shape& shape, std::uint32_t seed, float scale = 1) {
   auto out = Tensor<float>::uninitialized(shape);

@@ -1,8 +1,9 @@
 // pretrain clip: trains the small CLIP that ships, from the emoji in examples/data, and writes it as a Hugging Face folder.
 // pretrain diffusion: see common/diffusion_pretrain.hpp.
 //
-// The recipe is CLIP's (2103.00020) with patch dropout (FLIP, 2212.00794), an average of the weights, and a loss that leaves
-// out captions that are true of several pictures of a batch (common/pairs.hpp).
+// The recipe is CLIP's (2103.00020) with patch dropout (FLIP, 2212.00794), a second loss between two views of each picture (SLIP,
+// 2112.12750), an average of the weights, and a loss that leaves out captions that are true of several pictures of a batch
+// (common/pairs.hpp).
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -25,8 +26,8 @@ using namespace tenon::examples;
 
 struct Options {
   std::string data = default_data(), out, state;
-  Index steps = 7000, batch = 128, vocabulary = 1500, context = 24, width = 128, layers = 4, text_layers = 2;
-  double learning_rate = 1.5e-3, keep = 0.5, whole = 0.1, ema = 0.998, grey = 0;
+  Index steps = 10000, batch = 128, vocabulary = 1500, context = 24, width = 128, layers = 4, text_layers = 2;
+  double learning_rate = 1.5e-3, keep = 0.5, whole = 0.1, ema = 0.998, grey = 0.2, second_grey = 0.5, ssl_scale = 1;
   int threads = 0;
   std::uint64_t seed = 0;
   bool resume = false, development = false;
@@ -56,15 +57,24 @@ class Training {
   /// One step; returns its loss.
   double step() {
     const Pairs pairs = draw_pairs(set_, trainer_.rounds, options_.batch, generator_);
-    Tensor<float> pictures = augment(pick(set_.colour, pairs.ids), {.grey = options_.grey}, generator_);
-    normalise(pictures);
     const double whole_from = (1 - options_.whole) * static_cast<double>(options_.steps);
     const double keep = static_cast<double>(trainer_.steps()) < whole_from ? options_.keep : 1.0;
-    const Var<float> images = clip_.visual_projection(training_features(clip_.vision_model, Var<float>(std::move(pictures)), keep, generator_));
+    std::vector<Var<float>> views{Var<float>(view(pairs.ids, options_.grey))};
+    if (options_.ssl_scale > 0) views.emplace_back(view(pairs.ids, options_.second_grey));
+    const Var<float> images = clip_.visual_projection(training_features(clip_.vision_model, concat(views, 0), keep, generator_));
+    const std::vector<Var<float>> of_view = chunk(images, static_cast<Index>(views.size()), 0);
     const Var<float> texts = clip_.text_features(tokenize(clip_, tokenizer_, pairs.captions));
-    const Var<float> loss = pair_loss(clip_, set_, pairs, images, texts);
+    Var<float> loss = pair_loss(clip_, set_, pairs, of_view[0], texts);
+    if (options_.ssl_scale > 0) loss = loss + view_loss(of_view[0], of_view[1]) * static_cast<float>(options_.ssl_scale);
     const Schedule schedule{Schedule::Kind::cosine, std::min<Index>(100, options_.steps / 10), options_.steps, 0.0};
     return trainer_.step(loss, schedule(trainer_.steps()), [&] { clip_.clamp_logit_scale(); });
+  }
+
+  /// The pictures of some rows, changed at random and normalised.
+  Tensor<float> view(const std::vector<Index>& ids, double grey) {
+    Tensor<float> pictures = augment(pick(set_.colour, ids), {.grey = grey}, generator_);
+    normalise(pictures);
+    return pictures;
   }
 
   Index steps_done() const { return trainer_.steps(); }
@@ -95,7 +105,7 @@ class Training {
   std::string run_name() const {
     return join_text("steps ", options_.steps, " batch ", options_.batch, " seed ", options_.seed, " width ", options_.width, " layers ",
                      options_.layers, "+", options_.text_layers, " vocabulary ", options_.vocabulary, " lr ", options_.learning_rate, " keep ",
-                     options_.keep, " grey ", options_.grey, options_.development ? " development" : "");
+                     options_.keep, " grey ", options_.grey, "+", options_.second_grey, " ssl ", options_.ssl_scale, options_.development ? " development" : "");
   }
 
   Options options_;
@@ -166,6 +176,8 @@ int main(int argc, char** argv) {
   clip->add_option("--vocabulary", options.vocabulary, "Tokens that the tokenizer learns")->capture_default_str();
   clip->add_option("--keep", options.keep, "Share of patches that patch dropout keeps")->capture_default_str()->check(CLI::Range(0.05, 1.0));
   clip->add_option("--grey", options.grey, "Share of pictures shown without colours")->capture_default_str()->check(CLI::Range(0.0, 1.0));
+  clip->add_option("--second-grey", options.second_grey, "The same for each picture's second view")->capture_default_str()->check(CLI::Range(0.0, 1.0));
+  clip->add_option("--ssl-scale", options.ssl_scale, "Weight of the loss between two views of a picture (0: none)")->capture_default_str()->check(CLI::NonNegativeNumber);
   clip->add_flag("--development", options.development, "Hold out training characters instead: for choosing settings without looking at the test");
   clip->add_option("--seed", options.seed, "Seed")->capture_default_str();
   clip->add_option("--threads", options.threads, "Threads (0: all available)")->capture_default_str();

@@ -67,6 +67,12 @@ inline Var<float> pair_loss(const Clip<float>& clip, const EmojiSet& set, const 
   return contrastive_loss(ClipOutput<float>{images, texts, where(also_true(set, pairs), left_out, logits)});
 }
 
+/// What makes two views of a picture find each other among those of a batch, [N, E] each (SimCLR's loss, 2002.05709, at temperature 0.1).
+inline Var<float> view_loss(const Var<float>& one, const Var<float>& other) {
+  const Var<float> a = l2_normalize(one), b = l2_normalize(other);
+  return contrastive_loss(ClipOutput<float>{a, b, matmul(a, b, {.transpose_b = true}) * 10.0f});
+}
+
 /// Embedded tokens [N, 1 + patches, D] of which each picture keeps the class token and a random share of its patches: most of
 /// what a step teaches at a part of its cost (FLIP, 2212.00794).
 inline Var<float> drop_patches(const Var<float>& tokens, double keep, Generator& generator) {

@@ -13,8 +13,8 @@ namespace tenon::examples {
 struct ClipTuneOptions {
   std::string method = "lora";
   std::vector<std::string> targets;
-  Index rank = 6, bottleneck = 8, length = 8, dimension = 1000, steps = 1500, batch = 64;
-  double alpha = 12, learning_rate = 0, weight_decay = 0.01, keep = 0.5, average = 0.99;
+  Index rank = 3, bottleneck = 8, length = 8, dimension = 1000, steps = 1500, batch = 64;
+  double alpha = 6, learning_rate = 0, weight_decay = 0.01, keep = 0.5, average = 0.99;
 };
 
 /// What `prepare` knows.

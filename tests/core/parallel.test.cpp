@@ -50,6 +50,20 @@ TEST_CASE("parallel_for rethrows the exception of the lowest failing task, and w
   }
 }
 
+TEST_CASE("loops of few and of many tasks share one team, and start no threads after its first") {
+  static std::atomic<int> born{0};
+  const ThreadScope scope(4);
+  std::atomic<int> ran{0};
+  for (int round = 0; round < 50; ++round)
+    for (Index tasks : {4, 3, 2, 64})
+      parallel_for(tasks, [&](Index) {
+        thread_local const int number = ++born;
+        ran += number > 0;
+      });
+  CHECK(ran == 50 * (4 + 3 + 2 + 64));
+  CHECK(born <= 4);
+}
+
 TEST_CASE("parallel_chunks covers a range in chunks of its grain") {
   for (int threads : {1, 3})
     for (Index count : {0, 1, 7, 8, 9, 100}) {

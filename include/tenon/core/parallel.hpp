@@ -81,8 +81,9 @@ inline void run_tasks(Index tasks, int threads, TaskRange range, void* body) {
 template <class Body>
 void parallel_for(Index tasks, Body&& body) {
   using Function = std::remove_reference_t<Body>;
-  const int available = thread_count();
-  detail::run_tasks(tasks, tasks < available ? static_cast<int>(tasks) : available, [](void* f, Index begin, Index end, Index& at) {
+  // Always the whole team, though some of it may find nothing to do: GCC's OpenMP ends the threads that a smaller team leaves over,
+  // and starts new ones for the next larger one.
+  detail::run_tasks(tasks, tasks > 1 ? thread_count() : 1, [](void* f, Index begin, Index end, Index& at) {
     for (Index i = begin; i < end; ++i) (*static_cast<Function*>(f))(at = i);
   }, const_cast<void*>(static_cast<const void*>(std::addressof(body))));
 }

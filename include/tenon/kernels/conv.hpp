@@ -336,13 +336,18 @@ void conv2d_dx(const ConvShape& s, const T* dy, const PackedMatrix<T>& w, T* dx,
 
 namespace detail {
 
-/// dw [rows, c, taps] = sum [rows, (taps, c)], of which positions begin .. end count (+ dw when `accumulate`).
+/// Columns column .. column + columns of taps begin .. end, sum [rows, taps, width], put into dw [rows, c, kh kw] (+ dw when `accumulate`).
 template <class T>
-void put_dw(const T* sum, Index ld, Index rows, Index taps, Index c, Index begin, Index end, T* dw, bool accumulate) {
-  for (Index row = 0; row < rows; ++row, sum += ld)
-    for (Index i = 0; i < c; ++i, dw += taps)  // dw is written once, in order
-      for (Index tap = begin > i ? (begin - i + c - 1) / c : 0; tap < taps && tap * c + i < end; ++tap)
-        dw[tap] = accumulate ? dw[tap] + sum[tap * c + i] : sum[tap * c + i];
+void put_dw(const T* sum, const Taps& taps, Index width, Index rows, Index begin, Index end, Index column, Index columns, Index c, T* dw,
+            bool accumulate) {
+  const Index step = taps.c / c, area = taps.count() * step;  // a tap holds a row of the kernel where its pixels lie side by side
+  for (Index row = 0; row < rows; ++row, sum += taps.count() * width, dw += area * c)
+    for (Index i = 0, channel = column % c, side = column / c; i < columns; ++i) {
+      T* const to = dw + channel * area + side;
+      __builtin_prefetch(to + area * c, 1);  // the next row lies far off
+      for (Index tap = begin; tap < end; ++tap) to[tap * step] = accumulate ? to[tap * step] + sum[tap * width + i] : sum[tap * width + i];
+      if (++channel == c) channel = 0, ++side;
+    }
 }
 
 }  // namespace detail
@@ -354,54 +359,55 @@ void conv2d_dw(const ConvShape& s, const T* x, const T* dy, T* dw, bool accumula
   const detail::Taps taps(s);
   const auto kernels = detail::product_kernels(T());
   const auto zeros = detail::constant_row(taps.c, T(0));
-  const Index area = s.kh * s.kw, gc = s.group_c();
-  const Index m = s.pixels(), out = s.group_out(), k = taps.count() * taps.c;
-  const Index batches = (taps.c + detail::gathered_panels * panel_columns - 1) / (detail::gathered_panels * panel_columns);
-  const Index units = taps.count() * batches;
+  const Index gc = s.group_c(), m = s.pixels(), out = s.group_out(), k = taps.count() * taps.c;
+  // A unit of work is one tap of a batch of columns. The sums of a batch, all its taps, stay in the second-level cache.
+  const Index panels = taps.count() > 1 ? detail::gathered_panels / 2 : detail::gathered_panels, width = panels * panel_columns;
+  const Index units = (taps.c + width - 1) / width * taps.count();
   detail::Grid grid = detail::conv_grid(s, out, k, m, true);
   if (grid.columns > units) grid = {std::min(out, grid.rows * grid.columns / units), units};
   const Index cut = grid.rows * grid.columns, parts = s.groups * cut;
-  const Index each = detail::gathered_lines * (detail::gathered_panels * panel_columns + detail::gathered_rows);
-  const Index most_rows = std::min(out, detail::gathered_rows);
-  Buffer<T> scratch(parts * each), sums(parts * most_rows * k);  // sums of each part: [rows, (kh, kw, c)]
+  const Index each = detail::gathered_lines * (width + detail::gathered_rows), most_rows = std::min(out, detail::gathered_rows);
+  Buffer<T> scratch(parts * each), sums(parts * most_rows * taps.count() * width);
   parallel_for(parts, [&](Index part) {
     const Index g = part / cut, r = part % cut / grid.columns, q = part % grid.columns;
     T* gathered = scratch.data() + part * each;
-    T* left = gathered + detail::gathered_lines * detail::gathered_panels * panel_columns;
-    T* const sum = sums.data() + part * most_rows * k;
+    T* left = gathered + detail::gathered_lines * width;
+    T* const sum = sums.data() + part * most_rows * taps.count() * width;  // [rows, taps, width]
     const T* lines[detail::gathered_lines];
     const T* rows[detail::block_rows_max];
     detail::Stretch<T> stretch{rows, panel_columns, 0, gathered, 0};
     detail::Product<T> p;
     p.stretches = &stretch;
     p.stretch_count = 1;
-    p.ldy = k;
-    const Index row_end = out * (r + 1) / grid.rows, unit_begin = units * q / grid.columns, unit_end = units * (q + 1) / grid.columns;
-    const auto position = [&](Index unit) { return unit / batches * taps.c + unit % batches * detail::gathered_panels * panel_columns; };
+    p.ldy = taps.count() * width;
+    const Index row_end = out * (r + 1) / grid.rows, unit_end = units * (q + 1) / grid.columns;
     for (Index row = out * r / grid.rows; row < row_end; row += p.rows) {
       p.rows = std::min(row_end - row, most_rows);
-      Index first = 0;
-      do {
-        stretch.k = std::min(m - first, detail::gathered_lines);
-        stretch.panel_stride = stretch.k * panel_columns;
-        p.accumulate = first > 0;
-        const detail::Operand<T> strip{detail::PanelSource::rows, dy + g * out + row, s.out, p.rows};
-        kernels.gather(strip, 0, (p.rows + panel_columns - 1) / panel_columns, first, first + stretch.k, left);
-        for (Index i = 0; i < p.rows; ++i)
-          rows[i] = left + i / panel_columns * stretch.panel_stride + i % panel_columns;
-        for (Index unit = unit_begin; unit < unit_end; ++unit) {
-          const Index tap = unit / batches, column = unit % batches * detail::gathered_panels * panel_columns;
-          detail::input_rows(s, tap / taps.columns, tap % taps.columns, x + g * s.group_c(), zeros.data(), first, stretch.k, lines);
-          p.n = taps.c - column;
-          p.last_panel = std::min((p.n + panel_columns - 1) / panel_columns, detail::gathered_panels);
-          detail::Operand<T> window{detail::PanelSource::lines, nullptr, 0, taps.c, lines};
-          kernels.gather(window, column / panel_columns, p.last_panel, 0, stretch.k, gathered);
-          p.y = sum + position(unit);
-          kernels.multiply(p);
-        }
-        first += stretch.k;
-      } while (first < m);
-      detail::put_dw(sum, k, p.rows, area, gc, position(unit_begin), position(unit_end), dw + (g * out + row) * k, accumulate);
+      const detail::Operand<T> strip{detail::PanelSource::rows, dy + g * out + row, s.out, p.rows};
+      for (Index unit = units * q / grid.columns, taken; unit < unit_end; unit += taken) {
+        const Index column = unit / taps.count() * width, tap_begin = unit % taps.count();
+        taken = std::min(taps.count() - tap_begin, unit_end - unit);
+        p.n = taps.c - column;
+        p.last_panel = std::min((p.n + panel_columns - 1) / panel_columns, panels);
+        Index first = 0;
+        do {
+          stretch.k = std::min(m - first, detail::gathered_lines);
+          stretch.panel_stride = stretch.k * panel_columns;
+          p.accumulate = first > 0;
+          kernels.gather(strip, 0, (p.rows + panel_columns - 1) / panel_columns, first, first + stretch.k, left);
+          for (Index i = 0; i < p.rows; ++i)
+            rows[i] = left + i / panel_columns * stretch.panel_stride + i % panel_columns;
+          for (Index tap = tap_begin; tap < tap_begin + taken; ++tap) {
+            detail::input_rows(s, tap / taps.columns, tap % taps.columns, x + g * gc, zeros.data(), first, stretch.k, lines);
+            detail::Operand<T> window{detail::PanelSource::lines, nullptr, 0, taps.c, lines};
+            kernels.gather(window, column / panel_columns, p.last_panel, 0, stretch.k, gathered);
+            p.y = sum + tap * width;
+            kernels.multiply(p);
+          }
+          first += stretch.k;
+        } while (first < m);
+        detail::put_dw(sum, taps, width, p.rows, tap_begin, tap_begin + taken, column, std::min(p.n, width), gc, dw + (g * out + row) * k, accumulate);
+      }
     }
   });
 }
