@@ -44,7 +44,7 @@ struct Ticks {
 
 /// The picture. Throws ShapeError when a curve's x and y differ in length or the picture has no room for the axes.
 inline Image plot(const PlotConfig& config, const std::vector<Curve>& curves) {
-  constexpr Colour colours[] = {{0, 114, 178}, {213, 94, 0}, {0, 158, 115}, {204, 121, 167}, {230, 159, 0}, {86, 180, 233}, {0, 0, 0}};  // Okabe and Ito
+  constexpr Colour colours[] = {{0, 114, 178}, {213, 94, 0}, {0, 158, 115}, {204, 121, 167}, {230, 159, 0}, {86, 180, 233}, {0, 0, 0}, {140, 140, 140}};  // Okabe and Ito, a grey for their yellow
   constexpr double infinity = std::numeric_limits<double>::infinity();
   double x_low = infinity, x_high = -infinity, y_low = infinity, y_high = -infinity;
   const auto x_of = [](const Curve& curve, std::size_t i) { return curve.x.empty() ? static_cast<double>(i + 1) : curve.x[i]; };

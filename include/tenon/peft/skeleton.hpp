@@ -60,7 +60,7 @@ inline std::vector<std::string> candidate_layers(const AdapterFile& file) {
   for (const auto& [name, tensor] : file.tensors) {
     if (file.format == AdapterFile::Format::peft) {
       for (const std::string_view part : peft_parts)
-        for (const std::string& ending : {"." + std::string(part), "." + std::string(part) + ".weight"})
+        for (const std::string& ending : {join_text(".", part), join_text(".", part, ".weight")})
           if (name.ends_with(ending)) out.insert(name.substr(0, name.size() - ending.size()));
       continue;
     }
