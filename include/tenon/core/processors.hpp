@@ -3,7 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
-#include <thread>
+#include <unistd.h>
 #if defined(__linux__)
 #include <sched.h>
 #endif
@@ -83,7 +83,7 @@ inline int available_processors() {
     if (granted > 0 && granted < count) count = granted;
   }
 #endif
-  if (count == 0) count = static_cast<int>(std::thread::hardware_concurrency());
+  if (count == 0) count = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
   return count > 0 ? count : 1;
 }
 
