@@ -11,12 +11,14 @@
 
 #include <nlohmann/json.hpp>
 
+#include <tenon/autograd/saved.hpp>
 #include <tenon/io/json.hpp>
 #include <tenon/models/clip/checkpoint.hpp>
 #include <tenon/models/diffusion/unet.hpp>
 #include <tenon/ops/loss.hpp>
 #include <tenon/optim/adamw.hpp>
 #include <tenon/peft/formats/peft.hpp>
+#include <tenon/peft/row_adapters.hpp>
 
 #include "options.hpp"
 #include "peak.hpp"
@@ -69,7 +71,7 @@ void by_row(ClipVision<float>& tower, Generator& generator, nlohmann::json& rows
     activate(tower, {names.front()});
     run(one);
     activate(tower, {"*"});
-    const RowAdapters scope(names);
+    const RowAdapters scope(tower, names);
     run(apart);
     if (round == 0) one.seconds.clear(), apart.seconds.clear();
   }
@@ -155,9 +157,17 @@ void overhead(nlohmann::json& rows) {
   }
 }
 
+/// How a training step holds the frozen weights, and what backward needs.
+struct Precision {
+  const char* dtype;
+  std::optional<DType> weights;
+  bool narrow_saved;
+};
+constexpr Precision precisions[] = {{"f32", std::nullopt, false}, {"bf16", DType::bf16, false}, {"bf16, saved bf16", DType::bf16, true}};
+
 /// Seconds (median) and peak memory of training steps with AdamW, after one to warm up; `loss()` builds the graph.
 template <class M, class Loss>
-void training_step(const char* name, M& model, std::optional<DType> weights, const std::vector<Index>& shape, int steps, Loss&& loss,
+void training_step(const char* name, M& model, const Precision& precision, const std::vector<Index>& shape, int steps, Loss&& loss,
                    nlohmann::json& rows) {
   AdamW<float> optimizer(trainable(model), {.learning_rate = 1e-4});
   Timed step{name, {}};
@@ -165,14 +175,18 @@ void training_step(const char* name, M& model, std::optional<DType> weights, con
   tenon_benchmark::reset_peak();
   for (int round = -1; round < steps; ++round) {
     const double start = tenon_benchmark::seconds_now();
-    backward(loss());
+    Var<float> value;
+    {
+      const NarrowSaved narrow(precision.narrow_saved);
+      value = loss();
+    }
+    backward(std::exchange(value, Var<float>()));
     optimizer.step();
     if (round >= 0) step.seconds.push_back(tenon_benchmark::seconds_now() - start);
   }
-  const char* const dtype = weights ? "bf16" : "f32";
   const double peak = tenon_benchmark::peak_gb();
-  std::printf("%s, %s: %.2f s, peak %.2f GB\n", name, dtype, step.median(), peak);
-  rows.push_back({{"name", name}, {"shape", shape}, {"dtype", dtype}, {"impl", "tenon"}, {"seconds", step.median()}, {"peak_gb", peak}});
+  std::printf("%s, %s: %.2f s, peak %.2f GB\n", name, precision.dtype, step.median(), peak);
+  rows.push_back({{"name", name}, {"shape", shape}, {"dtype", precision.dtype}, {"impl", "tenon"}, {"seconds", step.median()}, {"peak_gb", peak}});
 }
 
 /// Random models of full size in files, as a user has them.
@@ -185,23 +199,23 @@ void make_models(const std::string& folder) {
 }
 
 /// CLIP ViT-B/32, LoRA r = 8 on q and v of both towers, 32 pairs, texts of 77 tokens.
-void clip_step(const std::string& folder, std::optional<DType> weights, nlohmann::json& rows) {
+void clip_step(const std::string& folder, const Precision& precision, nlohmann::json& rows) {
   constexpr Index batch = 32, tokens = 77;
   Generator generator(0);
-  Clip<float> clip = load_clip<float>(folder + "/clip", {.weights = weights});
+  Clip<float> clip = load_clip<float>(folder + "/clip", {.weights = precision.weights});
   attach(clip, LoraConfig{.rank = 8, .alpha = 16, .targets = {"q_proj", "v_proj"}}, generator);
   Tensor<float> pictures({batch, 224, 224, 3});
   fill_normal(pictures.span(), 0.0f, 1.0f, generator);
   const Var<float> x(std::move(pictures));
   Tensor<std::int32_t> ids({batch, tokens});
   for (Index i = 0; i < ids.size(); ++i) ids.data()[i] = static_cast<std::int32_t>(i % tokens == tokens - 1 ? 49407 : generator.integer(0, 49000));
-  training_step("clip_b32_lora_step", clip, weights, {batch, tokens}, 5, [&] { return contrastive_loss(clip(x, ids)); }, rows);
+  training_step("clip_b32_lora_step", clip, precision, {batch, tokens}, 5, [&] { return contrastive_loss(clip(x, ids)); }, rows);
 }
 
 /// Stable Diffusion 1.5's U-Net, LoRA r = 4 on q, k, v and out, one sample of 64 x 64 latents.
-void unet_step(const std::string& folder, std::optional<DType> weights, nlohmann::json& rows) {
+void unet_step(const std::string& folder, const Precision& precision, nlohmann::json& rows) {
   Generator generator(0);
-  Unet2d<float> unet = load_unet<float>(folder + "/unet", {.weights = weights});
+  Unet2d<float> unet = load_unet<float>(folder + "/unet", {.weights = precision.weights});
   attach(unet, LoraConfig{.rank = 4, .alpha = 4, .targets = {"to_q", "to_k", "to_v", "to_out.0"}}, generator);
   const auto random = [&](const Shape& shape) {
     Tensor<float> out(shape);
@@ -210,7 +224,7 @@ void unet_step(const std::string& folder, std::optional<DType> weights, nlohmann
   };
   const Var<float> latents = random({1, 64, 64, 4}), states = random({1, 77, 768}), noise = random({1, 64, 64, 4});
   const auto time = Tensor<float>::full({1}, 500.0f);
-  training_step("sd15_unet_lora_step", unet, weights, {1, 64, 64, 4}, 3, [&] { return mse_loss(unet(latents, time, {.states = states}), noise); }, rows);
+  training_step("sd15_unet_lora_step", unet, precision, {1, 64, 64, 4}, 3, [&] { return mse_loss(unet(latents, time, {.states = states}), noise); }, rows);
 }
 
 }  // namespace
@@ -222,9 +236,9 @@ int main(int argc, char** argv) {
   {
     const tenon_benchmark::TemporaryFolder folder;
     make_models(folder.path);
-    for (const std::optional<DType> weights : {std::optional<DType>{}, std::optional(DType::bf16)}) {
-      clip_step(folder.path, weights, rows);
-      unet_step(folder.path, weights, rows);
+    for (const Precision& precision : precisions) {
+      clip_step(folder.path, precision, rows);
+      unet_step(folder.path, precision, rows);
     }
   }
   const NoGrad no_grad;

@@ -143,7 +143,7 @@ void info(const Options& o) {
         Row& row = rows[{layer.kind, detail::last_name(site.path)}];
         ++row.layers;
         if (layer.rank > 0) row.ranks.insert(std::to_string(layer.rank)), row.alphas.insert(number(layer.alpha));
-        entry.patch->params([&](std::string_view, auto& param) { row.numbers += param->size(); });
+        for (const auto& named : entry.patch->params()) row.numbers += (*named.param)->size();
       });
     const auto joined = [](const std::set<std::string>& values) {
       std::string out;

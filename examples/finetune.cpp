@@ -338,6 +338,8 @@ int main(int argc, char** argv) {
   app.add_option("--conv-alpha", d.conv_alpha, "Its alpha (default: its rank)")->group(diffusion);
   app.add_option("--grad-accum", d.accumulate, "Batches to a step")->capture_default_str()->check(CLI::PositiveNumber)->group(diffusion);
   app.add_flag("--checkpointing", d.checkpointing, "Less memory for a third more time: backward computes the U-Net's layers again")->group(diffusion);
+  app.add_option("--dtype", d.dtype, "How the frozen weights are multiplied: f32, bf16 or int8")->capture_default_str()->check(CLI::IsMember({"f32", "bf16", "int8"}))->group(diffusion);
+  app.add_flag("--narrow-saved", d.narrow_saved, "Less memory for less exact gradients: what backward needs is kept in bfloat16")->group(diffusion);
   app.add_option("--warmup", d.warmup, "Steps in which the learning rate rises; a cosine after that")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
   app.add_option("--min-snr", d.snr_gamma, "Gamma of the weights by signal and noise (0: none)")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
   app.add_option("--noise-offset", d.noise_offset, "Deviation of a shift of the noise")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);

@@ -22,14 +22,18 @@
 namespace tenon::examples {
 
 struct DiffusionTuneOptions {
-  std::string model, data = default_data(), style = "line-art", class_data, method = "lora", train = "unet", trigger, prediction, prompts, format = "kohya", out;
+  std::string model, data = default_data(), style = "line-art", class_data, method = "lora", train = "unet", dtype = "f32", trigger, prediction, prompts, format = "kohya", out;
   std::vector<std::string> targets;
   Index rank = 8, conv_rank = 0, bottleneck = 16, length = 8, resolution = 0, steps = 1500, batch = 0, accumulate = 1, warmup = 50, sample_every = 0, save_every = 0;
   double alpha = 8, conv_alpha = 0, learning_rate = 0, weight_decay = 0.01, average = 0.99, snr_gamma = 5, noise_offset = 0, caption_dropout = 0.1, prior_weight = 1,
          guidance = 0;
   std::uint64_t seed = 0;
-  bool checkpointing = false, resume = false;
+  bool checkpointing = false, narrow_saved = false, resume = false;
 };
+
+inline std::optional<DType> frozen_dtype(const std::string& name) {
+  return name == "f32" ? std::nullopt : std::optional(name == "bf16" ? DType::bf16 : DType::i8);
+}
 
 /// The text of all options that change what a run computes.
 inline std::string run_name(const DiffusionTuneOptions& o) {
@@ -39,7 +43,7 @@ inline std::string run_name(const DiffusionTuneOptions& o) {
                    o.trigger, " prediction ", o.prediction, " rank ", o.rank, " ", o.conv_rank, " alpha ", o.alpha, " ", o.conv_alpha, " bottleneck ", o.bottleneck,
                    " length ", o.length, " resolution ", o.resolution, " steps ", o.steps, " batch ", o.batch, "x", o.accumulate, " warmup ", o.warmup, " lr ",
                    o.learning_rate, " decay ", o.weight_decay, " average ", o.average, " gamma ", o.snr_gamma, " offset ", o.noise_offset, " dropout ",
-                   o.caption_dropout, " prior ", o.prior_weight, " seed ", o.seed);
+                   o.caption_dropout, " prior ", o.prior_weight, " dtype ", o.dtype, o.narrow_saved ? " narrow" : "", " seed ", o.seed);
 }
 
 /// The latents of pictures, computed once, and a caption of each to draw.
@@ -73,7 +77,7 @@ class TuningData {
 
 class DiffusionTuning {
  public:
-  explicit DiffusionTuning(DiffusionTuneOptions options) : o_(std::move(options)), pipe_(StableDiffusion<float>::load(o_.model)), generator_(o_.seed) {
+  explicit DiffusionTuning(DiffusionTuneOptions options) : o_(std::move(options)), pipe_(StableDiffusion<float>::load(o_.model, {.weights = frozen_dtype(o_.dtype)})), generator_(o_.seed) {
     const UnetConfig& c = pipe_.unet.config;
     check(c.in_channels == pipe_.vae.config.latent_channels, "finetune", o_.model, ": a U-Net of ", c.in_channels, " channels is for inpainting and cannot be tuned here");
     if (o_.resolution == 0) o_.resolution = c.sample_size * pipe_.scale();
@@ -183,6 +187,7 @@ class DiffusionTuning {
 
   /// The loss of a batch of its own, over the number of batches to a step.
   Var<float> loss(const NoiseSchedule& schedule, const DiffusionObjective& objective) {
+    const NarrowSaved narrow(o_.narrow_saved);
     std::vector<Var<float>> samples;
     std::vector<std::string> captions;
     const auto take = [&](const TuningData& data, Index i) {

@@ -8,7 +8,7 @@
 //   core      config (the macros), errors, shapes, element types, memory, parallel loops, random numbers, ISA detection
 //   tensor    Tensor (owning), View (borrowed), casts, printing; the Eigen and xtensor doors
 //   kernels   raw loops, forward and backward, one body for each instruction set, chosen at run time
-//   autograd  Var, record, backward, checkpoint, Training (dropout), check_grad
+//   autograd  Var, record, backward, checkpoint, NarrowSaved, Training (dropout), check_grad
 //   ops       one differentiable function (or family) a header: check, call the kernel, record the pullback
 //   nn        Param, the one traversal `fields`, the two seams (patch.hpp), layers
 //   optim     AdamW, Sgd, schedules, the guard against non-finite steps
@@ -29,6 +29,9 @@
 //   tokens for an IP-Adapter. They are values of the call, so checkpointing, threads and rows of a batch need no further state.
 // - merge keeps a handle to the elements of before, and unmerge puts them back: bits, not a subtraction.
 // - Float results are the same bits for any number of threads, and for AVX2 and AVX-512: see core/parallel.hpp.
+// - Functions that few units call (files, JSON, tokenizers) and the kernels' entry points are templates without parameters in the
+//   header-only form (TENON_IN_BODY, TENON_ON_CALL): a compiler instantiates what an ordinary inline function uses even where
+//   nobody calls it, which was a third of the cost of including tenon.
 // - Left out because it was measured (CLIP B/32's shapes, one Zen 4 thread, M = 50 and 1600 rows): q, k and v as one product
 //   (0.0 and -0.6 %) and their A's as one (1.2 and 0.8 % of the three products, 0.3 % of a layer); the residual sum in fc2's
 //   epilogue (as dear as the sum it saves: +0.1 and -0.6 %).
@@ -74,5 +77,6 @@
 #include <tenon/peft/lora.hpp>
 #include <tenon/peft/merge.hpp>
 #include <tenon/peft/prefix.hpp>
+#include <tenon/peft/row_adapters.hpp>
 #include <tenon/tensor/cast.hpp>
 #include <tenon/tensor/print.hpp>

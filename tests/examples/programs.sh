@@ -173,6 +173,7 @@ good finetune $tune --steps 400 --out "$work/left.safetensors"
 cmp -s "$work/stopped.safetensors" "$work/left.safetensors" || fail "finetune --resume: another adapter of the diffusion model"
 for method in dora loha lokr; do good finetune $tune --steps 2 --method $method --train both --out "$work/$method.safetensors"; done
 for method in ia3 adapter prefix; do good finetune $tune --steps 2 --method $method --out "$work/$method"; done
+for dtype in bf16 int8; do good finetune $tune --steps 2 --dtype $dtype --narrow-saved --out "$work/$dtype.safetensors"; done
 good finetune $tune --steps 2 --conv-rank 2 --class-data "$work/mine" --grad-accum 2 --checkpointing --trigger sks --format diffusers --out "$work/more.safetensors"
 good text_to_image --prompt "a square" --steps 2 --lora "$work/more.safetensors" --lora "$work/dora.safetensors" --lora "$work/ia3" --strict --out "$work/d.png"
 bad 'is of no use to' finetune $tune --keep 0.3

@@ -128,6 +128,27 @@ TEST_CASE("a frozen weight gets no gradient buffer, a low-rank term does") {
   CHECK(b.var().grad() == Tensor<float>({2, 1}, {0.5f * 4, 0.5f * 4}));
 }
 
+TEST_CASE("a product keeps its output for backward only where the slope of its activation is computed from it") {
+  Generator generator(2);
+  Tensor<float> values({3, 5}), elements({4, 5});
+  fill_normal(values.span(), 0.0f, 1.0f, generator), fill_normal(elements.span(), 0.0f, 1.0f, generator);
+  const Weight<float> weight(elements, false);
+  for (const auto kind : {Activation::relu, Activation::gelu, Activation::quick_gelu, Activation::silu, Activation::tanh}) {
+    INFO(name_of(kind));
+    const auto x = variable(values);
+    auto y = linear(x, weight, nullptr, kind);
+    const std::weak_ptr<const Tensor<float>> output = y.shared();
+    const auto doubled = y * 2.0;  // keeps nothing of y
+    y = Var<float>();
+    CHECK(output.expired() == (kind != Activation::relu && kind != Activation::tanh));
+    backward(doubled, Tensor<float>::full({3, 4}, 1.0f));
+    const auto fused = x.grad();
+    x.clear_grad();
+    backward(activation(linear(x, weight), kind) * 2.0, Tensor<float>::full({3, 4}, 1.0f));
+    CHECK(fused == x.grad());
+  }
+}
+
 TEST_CASE("an embedding stored as bfloat16 or half gives the rows converted") {
   Generator generator(3);
   auto table = Tensor<float>::uninitialized({7, 5});

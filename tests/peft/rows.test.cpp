@@ -5,6 +5,7 @@
 #include <tenon/peft/dora.hpp>
 #include <tenon/peft/formats/peft.hpp>
 #include <tenon/peft/formats/textual_inversion.hpp>
+#include <tenon/peft/row_adapters.hpp>
 
 #include "../io/scratch.hpp"
 #include "catch.hpp"
@@ -74,31 +75,31 @@ Tensor<std::int32_t> some_ids(Index n) {
 TEST_CASE("each row of a batch has the bits that it has alone with its adapter") {
   Model<float> model;
   attach_all(model);
-  const std::vector<std::string> names{"lora", "dora", "", "adapter", "lora", "prefix", "other", "gated", "unheard of", "dora"};
+  const std::vector<std::string> names{"lora", "dora", "", "adapter", "lora", "prefix", "other", "gated", "", "dora"};
   const auto ids = some_ids(10);
   Tensor<float> together;
   {
-    const RowAdapters rows(names);
+    const RowAdapters rows(model, names);
     together = model(ids).value();
   }
   const Index each = together.size() / 10;
   for (Index n = 0; n < 10; ++n) {
     INFO(names[static_cast<std::size_t>(n)]);
     const std::string& name = names[static_cast<std::size_t>(n)];
-    activate(model, name.empty() || name == "unheard of" ? std::vector<std::string>{} : std::vector<std::string>{name});
+    activate(model, name.empty() ? std::vector<std::string>{} : std::vector<std::string>{name});
     const Tensor<std::int32_t> row({1, 4}, std::span<const std::int32_t>(ids.data() + 4 * n, 4));
     const Tensor<float> alone = model(row).value();
     CHECK(std::equal(alone.begin(), alone.end(), together.data() + n * each));
   }
   activate(model, {"*"});
   {
-    const RowAdapters rows(std::vector<std::string>(10, "lora"));
+    const RowAdapters rows(model, std::vector<std::string>(10, "lora"));
     activate(model, {"lora"});
     const auto scoped = model(ids).value();
     CHECK(!(scoped == together));
     disable(model, "lora");
     CHECK(model(ids).value() == [&] {
-      const RowAdapters base(std::vector<std::string>(10, ""));
+      const RowAdapters base(model, std::vector<std::string>(10, ""));
       return model(ids).value();
     }());
   }
@@ -128,7 +129,7 @@ TEST_CASE("gradients of adapters by row are those of each row alone, with checkp
   for (const bool checkpointing : {false, true}) {
     Var<double> loss;
     {
-      const RowAdapters rows(names);
+      const RowAdapters rows(model, names);
       const auto y = model(ids, checkpointing);
       loss = sum(y * y);
     }
@@ -141,17 +142,18 @@ TEST_CASE("gradients of adapters by row are those of each row alone, with checkp
   }
 }
 
-TEST_CASE("adapters by row: other batches and merged adapters are errors") {
+TEST_CASE("adapters by row: unknown names, other batches and merged adapters are errors") {
   Model<float> model;
   attach_all(model);
+  REQUIRE_THROWS_WITH(RowAdapters(model, {"lora", "dorra"}), contains("[RowAdapters] no adapter 'dorra' is attached; nearest: dora"));
   {
-    const RowAdapters rows({"lora", ""});
+    const RowAdapters rows(model, {"lora", ""});
     REQUIRE_THROWS_WITH(model(some_ids(3)), contains("[RowAdapters] expected 2 rows, one for each adapter, got [3, 4]"));
     REQUIRE_THROWS_WITH(model.table(Tensor<std::int32_t>({2}, {1, 2})), contains("takes ids [N, L], got [2]"));
   }
   activate(model, {"lora"});
   merge(model, "lora");
-  const RowAdapters rows({"lora", "dora"});
+  const RowAdapters rows(model, {"lora", "dora"});
   REQUIRE_THROWS_WITH(model(some_ids(2)), contains("adapter 'lora' is merged, so every row would have it; unmerge it first"));
 }
 

@@ -46,12 +46,17 @@
 #define TENON_ABI \
   TENON_ABI_JOIN(TENON_VERSION_MAJOR, TENON_VERSION_MINOR, TENON_ABI_THREADS, TENON_ABI_DISPATCH, TENON_ABI_BASE)
 
-// Linkage of what is defined in a body (X_body.hpp, X_float.inl): inline in the header-only form; under TENON_COMPILED the
-// header shows declarations alone, and tenon::compiled holds the definitions.
+// A function without template parameters of its own that the compiler should look into only where it is called: what it uses
+// (JSON, <regex>, maps) then costs other units nothing but reading.
+#define TENON_ON_CALL template <class...>
+// What is defined in a body (X_body.hpp, X_float.inl): in the header-only form as if it stood in the header; under
+// TENON_COMPILED the header shows declarations alone, and tenon::compiled holds the definitions.
 #if defined(TENON_COMPILED)
 #define TENON_IN_BODY
+#define TENON_MEMBER_IN_BODY
 #else
-#define TENON_IN_BODY inline
+#define TENON_IN_BODY TENON_ON_CALL
+#define TENON_MEMBER_IN_BODY inline
 #endif
 #define TENON_KERNEL TENON_IN_BODY
 // An instance of a template that tenon::compiled holds: TENON_COMPILED_TEMPLATE(struct Linear<float>), or of a function of

@@ -4,13 +4,14 @@
 // A training step frees and asks for the same sizes again and again; handing such blocks back to the system costs
 // a page fault for every 4 KiB at the next touch, which is more than many kernels take.
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <type_traits>
 #include <utility>
-#include <vector>
 #if defined(__linux__)
 #include <malloc.h>
 #include <sys/mman.h>
@@ -58,42 +59,29 @@ class BlockCache {
     const auto [index, size] = size_class(bytes);
     if (cache_blocks) {
       const std::lock_guard lock(mutex_);
-      if (index < free_.size() && !free_[index].empty()) {
-        void* block = free_[index].back();
-        free_[index].pop_back();
+      if (void* block = free_[index]) {
+        free_[index] = next_of(block);
         cached_ -= size;
         return block;
       }
     }
-    constexpr std::size_t huge_page = std::size_t{2} << 20;
-    const bool huge = size >= 2 * huge_page;
-    void* block = std::aligned_alloc(huge ? huge_page : 64, huge ? (size + huge_page - 1) / huge_page * huge_page : size);
-    if (block == nullptr) throw std::bad_alloc();
-#if defined(__linux__)
-    if (huge) madvise(block, (bytes + huge_page - 1) / huge_page * huge_page, MADV_HUGEPAGE);  // not the rest of the class
-#endif
-    return block;
+    return reserve(bytes, size);
   }
   void give(void* block, std::size_t bytes) noexcept {
     const auto [index, size] = size_class(bytes);
-    if (cache_blocks && bytes < largest_kept) {
-      try {
-        const std::lock_guard lock(mutex_);
-        if (index >= free_.size()) free_.resize(index + 1);
-        free_[index].push_back(block);
-        cached_ += size;
-        return;
-      } catch (const std::bad_alloc&) {
-      }
-    }
-    std::free(block);
+    if (!cache_blocks || bytes >= largest_kept) return release(block, size);
+    const std::lock_guard lock(mutex_);
+    next_of(block) = free_[index];
+    free_[index] = block;
+    cached_ += size;
   }
   void trim() {
     const std::lock_guard lock(mutex_);
-    for (auto& blocks : free_) {
-      for (void* block : blocks) std::free(block);
-      blocks.clear();
-    }
+    for (std::size_t index = 0; index < std::size(free_); ++index)
+      while (void* block = free_[index]) {
+        free_[index] = next_of(block);
+        release(block, (std::size_t{256} << index / 4) / 4 * (4 + index % 4));
+      }
     cached_ = 0;
 #if defined(__GLIBC__)
     malloc_trim(0);
@@ -105,8 +93,45 @@ class BlockCache {
   }
 
  private:
+  static constexpr std::size_t huge_page = std::size_t{2} << 20;
+
+  /// Large blocks come in huge pages from the system itself: within malloc's heap, such pages would stay when they are free.
+#if defined(__linux__)
+  static constexpr bool maps(std::size_t size) { return cache_blocks && size >= 2 * huge_page; }
+  static constexpr std::size_t whole_pages(std::size_t size) { return (size + huge_page - 1) / huge_page * huge_page; }
+#endif
+  static void* reserve([[maybe_unused]] std::size_t bytes, std::size_t size) {
+#if defined(__linux__)
+    if (maps(size)) {
+      const std::size_t whole = whole_pages(size);
+      void* const mapped = mmap(nullptr, whole + huge_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (mapped == MAP_FAILED) throw std::bad_alloc();
+      char* const begin = static_cast<char*>(mapped);
+      const std::size_t before = (huge_page - reinterpret_cast<std::uintptr_t>(begin) % huge_page) % huge_page;
+      if (before > 0) munmap(begin, before);
+      munmap(begin + before + whole, huge_page - before);
+      madvise(begin + before, bytes / huge_page * huge_page, MADV_HUGEPAGE);  // not the rest, which would take memory that nobody asked for
+      return begin + before;
+    }
+#endif
+    void* const block = std::aligned_alloc(64, size);
+    if (block == nullptr) throw std::bad_alloc();
+    return block;
+  }
+  static void release(void* block, [[maybe_unused]] std::size_t size) noexcept {
+#if defined(__linux__)
+    if (maps(size)) {
+      munmap(block, whole_pages(size));
+      return;
+    }
+#endif
+    std::free(block);
+  }
+  /// A free block begins with the address of the next one of its class.
+  static void*& next_of(void* block) { return *static_cast<void**>(block); }
+
   std::mutex mutex_;
-  std::vector<std::vector<void*>> free_;
+  void* free_[224] = {};  // more classes than 64-bit sizes have
   std::size_t cached_ = 0;
 };
 

@@ -239,7 +239,7 @@ void fill_bernoulli(std::span<T> out, double probability, Generator& generator) 
 }
 
 /// The integers 0 .. n-1 in random order: torch.randperm.
-inline std::vector<Index> permutation(Index n, Generator& generator) {
+TENON_ON_CALL std::vector<Index> permutation(Index n, Generator& generator) {
   check(n >= 0, "permutation", "expected a count of at least 0, got ", n);
   std::vector<Index> out(static_cast<std::size_t>(n));
   for (Index i = 0; i < n; ++i) out[static_cast<std::size_t>(i)] = i;

@@ -17,15 +17,15 @@ namespace tenon::inline TENON_ABI {
 class FileOperations {
  public:
   virtual ~FileOperations() = default;
-  TENON_IN_BODY virtual int open(const char* path, int flags, unsigned mode);
-  TENON_IN_BODY virtual ::ssize_t write(int file, const void* data, std::size_t size);
-  TENON_IN_BODY virtual int chmod(int file, unsigned mode);
-  TENON_IN_BODY virtual int fsync(int file);
-  TENON_IN_BODY virtual int close(int file);
-  TENON_IN_BODY virtual int rename(const char* from, const char* to);
-  TENON_IN_BODY virtual int unlink(const char* path);
+  TENON_MEMBER_IN_BODY virtual int open(const char* path, int flags, unsigned mode);
+  TENON_MEMBER_IN_BODY virtual ::ssize_t write(int file, const void* data, std::size_t size);
+  TENON_MEMBER_IN_BODY virtual int chmod(int file, unsigned mode);
+  TENON_MEMBER_IN_BODY virtual int fsync(int file);
+  TENON_MEMBER_IN_BODY virtual int close(int file);
+  TENON_MEMBER_IN_BODY virtual int rename(const char* from, const char* to);
+  TENON_MEMBER_IN_BODY virtual int unlink(const char* path);
   /// Makes the entries of a directory durable.
-  TENON_IN_BODY virtual int fsync_directory(const char* path);
+  TENON_MEMBER_IN_BODY virtual int fsync_directory(const char* path);
 };
 
 /// The real file system.
@@ -33,7 +33,7 @@ TENON_IN_BODY FileOperations& system_files();
 
 namespace detail {
 
-[[noreturn]] TENON_IN_BODY void fail_file(std::string_view op, const std::string& path, std::string_view action);
+TENON_IN_BODY [[noreturn]] void fail_file(std::string_view op, const std::string& path, std::string_view action);
 
 /// The directory part of a path, "." when there is none.
 TENON_IN_BODY std::string directory_of(const std::string& path);

@@ -64,14 +64,14 @@ inline void remove_stale_temporaries(const std::string& directory, FileOperation
 
 }  // namespace detail
 
-TENON_IN_BODY int FileOperations::open(const char* path, int flags, unsigned mode) { return ::open(path, flags, static_cast<mode_t>(mode)); }
-TENON_IN_BODY ::ssize_t FileOperations::write(int file, const void* data, std::size_t size) { return ::write(file, data, size); }
-TENON_IN_BODY int FileOperations::chmod(int file, unsigned mode) { return ::fchmod(file, static_cast<mode_t>(mode)); }
-TENON_IN_BODY int FileOperations::fsync(int file) { return ::fsync(file); }
-TENON_IN_BODY int FileOperations::close(int file) { return ::close(file); }
-TENON_IN_BODY int FileOperations::rename(const char* from, const char* to) { return std::rename(from, to); }
-TENON_IN_BODY int FileOperations::unlink(const char* path) { return ::unlink(path); }
-TENON_IN_BODY int FileOperations::fsync_directory(const char* path) {
+TENON_MEMBER_IN_BODY int FileOperations::open(const char* path, int flags, unsigned mode) { return ::open(path, flags, static_cast<mode_t>(mode)); }
+TENON_MEMBER_IN_BODY ::ssize_t FileOperations::write(int file, const void* data, std::size_t size) { return ::write(file, data, size); }
+TENON_MEMBER_IN_BODY int FileOperations::chmod(int file, unsigned mode) { return ::fchmod(file, static_cast<mode_t>(mode)); }
+TENON_MEMBER_IN_BODY int FileOperations::fsync(int file) { return ::fsync(file); }
+TENON_MEMBER_IN_BODY int FileOperations::close(int file) { return ::close(file); }
+TENON_MEMBER_IN_BODY int FileOperations::rename(const char* from, const char* to) { return std::rename(from, to); }
+TENON_MEMBER_IN_BODY int FileOperations::unlink(const char* path) { return ::unlink(path); }
+TENON_MEMBER_IN_BODY int FileOperations::fsync_directory(const char* path) {
   const int directory = ::open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory < 0) return -1;
   const int result = ::fsync(directory);
@@ -86,9 +86,9 @@ TENON_IN_BODY FileOperations& system_files() {
   return files;
 }
 
-TENON_IN_BODY void FileSink::watch(std::function<void(std::span<const std::byte>)> observer) { observer_ = std::move(observer); }
+TENON_MEMBER_IN_BODY void FileSink::watch(std::function<void(std::span<const std::byte>)> observer) { observer_ = std::move(observer); }
 
-TENON_IN_BODY void FileSink::write(std::span<const std::byte> bytes) {
+TENON_MEMBER_IN_BODY void FileSink::write(std::span<const std::byte> bytes) {
   if (observer_) observer_(bytes);
   while (!bytes.empty()) {
     const std::size_t chunk = bytes.size() < (std::size_t{1} << 30) ? bytes.size() : std::size_t{1} << 30;

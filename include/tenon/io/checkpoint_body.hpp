@@ -19,9 +19,9 @@ TENON_IN_BODY StateDict open_checkpoint(const std::string& path) {
     check<FileError>(map.is_object() && !map.empty(), "open_checkpoint", path, ": weight_map: expected names and files");
     std::map<std::string, std::vector<std::string>> shards;
     for (const auto& [name, file] : map.items()) {
-      check<FileError>(file.is_string() && file.get<std::string>().find('/') == std::string::npos, "open_checkpoint", path, ": weight_map: ", name,
+      check<FileError>(file.is_string() && file.template get<std::string>().find('/') == std::string::npos, "open_checkpoint", path, ": weight_map: ", name,
                        ": expected the name of a file beside the index, found ", detail::shown(file));
-      shards[file.get<std::string>()].push_back(name);
+      shards[file.template get<std::string>()].push_back(name);
     }
     StateDict out(path);
     for (const auto& [file, names] : shards) {

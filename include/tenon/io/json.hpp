@@ -24,10 +24,10 @@ class Json {
   static constexpr std::uint64_t max_bytes = 64u << 20;
 
   /// Throws FileError on a file over 64 MiB, and as `parse`.
-  static Json read(const std::string& path);
+  TENON_IN_BODY static Json read(const std::string& path);
   /// Text as strict JSON, nested at most 64 deep, with no key twice in an object. `file` stands for it in errors.
   /// Throws FileError with file, line and column.
-  static Json parse(std::string_view text, const std::string& file);
+  TENON_IN_BODY static Json parse(std::string_view text, const std::string& file);
 
   /// The value at `path`: names joined by dots, numbers for the elements of arrays. T is bool, an integer, a
   /// floating-point type, std::string, or a vector of them. Throws FileError when it is absent, null or of another type.

@@ -39,7 +39,7 @@ struct JsonCursor {
 };
 
 /// Builds the value while nlohmann's parser, instantiated once, reads.
-class JsonBuilder {
+TENON_ON_CALL class JsonBuilder {
  public:
   JsonBuilder(std::string_view text, const std::string& file) : text_(text), file_(file) {}
 
@@ -74,6 +74,7 @@ class JsonBuilder {
     const std::string_view what = e.what();
     const auto column = what.find("column "), colon = what.find(": ", column == what.npos ? 0 : column);
     reject(position_ > 0 ? position_ - 1 : 0, colon == what.npos ? what : what.substr(colon + 2));
+    return false;
   }
 
  private:
@@ -125,37 +126,37 @@ TENON_IN_BODY std::string shown(const nlohmann::json& value) {
 TENON_IN_BODY Json Json::read(const std::string& path) { return parse(read_file(path, max_bytes), path); }
 
 TENON_IN_BODY Json Json::parse(std::string_view text, const std::string& file) {
-  return Json(std::make_shared<const nlohmann::json>(detail::JsonBuilder(text, file).parse()), file, "");
+  return Json(std::make_shared<const nlohmann::json>(detail::JsonBuilder<>(text, file).parse()), file, "");
 }
 
-TENON_IN_BODY bool Json::is_null(std::string_view path) const {
+TENON_MEMBER_IN_BODY bool Json::is_null(std::string_view path) const {
   const auto* value = find(path);
   return value == nullptr || value->is_null();
 }
-TENON_IN_BODY bool Json::is_object() const { return value_->is_object(); }
-TENON_IN_BODY bool Json::is_array() const { return value_->is_array(); }
-TENON_IN_BODY bool Json::is_string() const { return value_->is_string(); }
+TENON_MEMBER_IN_BODY bool Json::is_object() const { return value_->is_object(); }
+TENON_MEMBER_IN_BODY bool Json::is_array() const { return value_->is_array(); }
+TENON_MEMBER_IN_BODY bool Json::is_string() const { return value_->is_string(); }
 
-TENON_IN_BODY Json Json::at(std::string_view path) const {
+TENON_MEMBER_IN_BODY Json Json::at(std::string_view path) const {
   const auto* value = find(path);
   if (value == nullptr) fail_absent(path);
   return Json(std::shared_ptr<const nlohmann::json>(value_, value), file_, full(path));
 }
 
-TENON_IN_BODY std::vector<std::string> Json::keys() const {
+TENON_MEMBER_IN_BODY std::vector<std::string> Json::keys() const {
   std::vector<std::string> out;
   if (value_->is_object())
     for (const auto& [key, value] : value_->get_ref<const nlohmann::json::object_t&>()) out.push_back(key);
   return out;
 }
 
-TENON_IN_BODY Index Json::size() const { return static_cast<Index>(value_->size()); }
+TENON_MEMBER_IN_BODY Index Json::size() const { return static_cast<Index>(value_->size()); }
 
-TENON_IN_BODY std::string Json::full(std::string_view path) const {
+TENON_MEMBER_IN_BODY std::string Json::full(std::string_view path) const {
   return path_.empty() ? std::string(path) : path_ + '.' + std::string(path);
 }
 
-TENON_IN_BODY const nlohmann::json* Json::find(std::string_view path) const {
+TENON_MEMBER_IN_BODY const nlohmann::json* Json::find(std::string_view path) const {
   const nlohmann::json* value = value_.get();
   while (true) {
     const auto dot = path.find('.');
@@ -178,7 +179,7 @@ TENON_IN_BODY const nlohmann::json* Json::find(std::string_view path) const {
 }
 
 /// Names the value's nearest neighbours: those beside the first part of `path` that does not exist.
-TENON_IN_BODY void Json::fail_absent(std::string_view path) const {
+TENON_MEMBER_IN_BODY void Json::fail_absent(std::string_view path) const {
   auto parent_path = path;
   const nlohmann::json* parent = nullptr;
   std::string_view name;
@@ -192,33 +193,33 @@ TENON_IN_BODY void Json::fail_absent(std::string_view path) const {
   fail<FileError>("json", file_, ": expected a value at ", full(path), near.empty() ? "" : "; nearest: ", near);
 }
 
-TENON_IN_BODY void Json::fail_type(std::string_view expected) const {
+TENON_MEMBER_IN_BODY void Json::fail_type(std::string_view expected) const {
   fail<FileError>("json", file_, ": ", path_, ": expected ", expected, ", found ", detail::shown(*value_));
 }
 
-TENON_IN_BODY bool Json::as_bool() const {
+TENON_MEMBER_IN_BODY bool Json::as_bool() const {
   if (!value_->is_boolean()) fail_type("true or false");
   return value_->get<bool>();
 }
 
-TENON_IN_BODY std::uint64_t Json::as_integer(std::int64_t least, std::uint64_t most) const {
+TENON_MEMBER_IN_BODY std::uint64_t Json::as_integer(std::int64_t least, std::uint64_t most) const {
   if (!value_->is_number_integer()) fail_type("an integer");
   const bool fits = value_->is_number_unsigned() ? value_->get<std::uint64_t>() <= most : value_->get<std::int64_t>() >= least;
   if (!fits) fail_type(join_text("an integer in [", least, ", ", most, ']'));
   return value_->is_number_unsigned() ? value_->get<std::uint64_t>() : static_cast<std::uint64_t>(value_->get<std::int64_t>());
 }
 
-TENON_IN_BODY double Json::as_number() const {
+TENON_MEMBER_IN_BODY double Json::as_number() const {
   if (!value_->is_number()) fail_type("a number");
   return value_->get<double>();
 }
 
-TENON_IN_BODY std::string Json::as_text() const {
+TENON_MEMBER_IN_BODY std::string Json::as_text() const {
   if (!value_->is_string()) fail_type("a string");
   return value_->get_ref<const std::string&>();
 }
 
-TENON_IN_BODY Json Json::element(Index i) const {
+TENON_MEMBER_IN_BODY Json Json::element(Index i) const {
   return Json(std::shared_ptr<const nlohmann::json>(value_, &(*value_)[static_cast<std::size_t>(i)]), file_, full(std::to_string(i)));
 }
 

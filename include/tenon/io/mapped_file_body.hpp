@@ -11,7 +11,7 @@
 
 namespace tenon::inline TENON_ABI {
 
-TENON_IN_BODY FileReader::FileReader(const std::string& path)
+TENON_MEMBER_IN_BODY FileReader::FileReader(const std::string& path)
     : path_(path) {
   do file_ = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);  // not to wait on a FIFO
   while (file_ < 0 && errno == EINTR);
@@ -26,9 +26,9 @@ TENON_IN_BODY FileReader::FileReader(const std::string& path)
   size_ = static_cast<std::uint64_t>(status.st_size);
 }
 
-TENON_IN_BODY FileReader::~FileReader() { ::close(file_); }
+TENON_MEMBER_IN_BODY FileReader::~FileReader() { ::close(file_); }
 
-TENON_IN_BODY void FileReader::read(std::uint64_t offset, std::span<std::byte> out) const {
+TENON_MEMBER_IN_BODY void FileReader::read(std::uint64_t offset, std::span<std::byte> out) const {
   while (!out.empty()) {
     const std::size_t chunk = out.size() < (std::size_t{1} << 30) ? out.size() : std::size_t{1} << 30;
     const auto count = ::pread(file_, out.data(), chunk, static_cast<off_t>(offset));
@@ -41,14 +41,14 @@ TENON_IN_BODY void FileReader::read(std::uint64_t offset, std::span<std::byte> o
   }
 }
 
-TENON_IN_BODY MappedFile::MappedFile(const FileReader& file)
+TENON_MEMBER_IN_BODY MappedFile::MappedFile(const FileReader& file)
     : size_(static_cast<std::size_t>(file.size())) {
   if (size_ == 0) return;
   address_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.descriptor(), 0);
   if (address_ == MAP_FAILED) detail::fail_file("MappedFile", file.path(), "cannot map");
 }
 
-TENON_IN_BODY MappedFile::~MappedFile() {
+TENON_MEMBER_IN_BODY MappedFile::~MappedFile() {
   if (size_ > 0) ::munmap(address_, size_);
 }
 

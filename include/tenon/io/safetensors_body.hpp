@@ -8,7 +8,7 @@
 
 namespace tenon::inline TENON_ABI {
 
-TENON_IN_BODY SafetensorsFile SafetensorsFile::open(const std::string& path, OpenOptions options) {
+TENON_MEMBER_IN_BODY SafetensorsFile SafetensorsFile::open(const std::string& path, OpenOptions options) {
   SafetensorsFile out(path);
   const auto reader = std::make_shared<const FileReader>(path);
   check<FileError>(reader->size() >= 8, "safetensors", path, ": rule file-size: expected at least 8 bytes, found ", reader->size());
@@ -26,7 +26,7 @@ TENON_IN_BODY SafetensorsFile SafetensorsFile::open(const std::string& path, Ope
   return out;
 }
 
-TENON_IN_BODY SafetensorsFile SafetensorsFile::parse(std::shared_ptr<const std::byte> bytes, std::size_t size, const std::string& name) {
+TENON_MEMBER_IN_BODY SafetensorsFile SafetensorsFile::parse(std::shared_ptr<const std::byte> bytes, std::size_t size, const std::string& name) {
   SafetensorsFile out(name);
   check<FileError>(size >= 8, "safetensors", name, ": rule file-size: expected at least 8 bytes, found ", size);
   std::uint64_t prefix = 0;
@@ -39,20 +39,20 @@ TENON_IN_BODY SafetensorsFile SafetensorsFile::parse(std::shared_ptr<const std::
   return out;
 }
 
-TENON_IN_BODY std::vector<std::string> SafetensorsFile::names() const {
+TENON_MEMBER_IN_BODY std::vector<std::string> SafetensorsFile::names() const {
   std::vector<std::string> out;
   for (const auto& t : header_.tensors) out.push_back(t.name);
   return out;
 }
 
-TENON_IN_BODY const TensorInfo& SafetensorsFile::info(std::string_view name) const {
+TENON_MEMBER_IN_BODY const TensorInfo& SafetensorsFile::info(std::string_view name) const {
   const auto* t = find(name);
   if (t == nullptr)
     fail<NameError>("safetensors", path_, ": no tensor ", detail::quoted(name), "; nearest: ", nearest_names(name, names()));
   return *t;
 }
 
-TENON_IN_BODY RawTensor SafetensorsFile::raw(std::string_view name) const {
+TENON_MEMBER_IN_BODY RawTensor SafetensorsFile::raw(std::string_view name) const {
   const auto& t = info(name);
   check<FileError>(t.dtype.has_value(), "safetensors", path_, ": tensor ", detail::quoted(name), " has type ", t.dtype_name,
                    ", which tenon does not read");
@@ -71,7 +71,7 @@ TENON_IN_BODY RawTensor SafetensorsFile::raw(std::string_view name) const {
   return out;
 }
 
-TENON_IN_BODY const TensorInfo* SafetensorsFile::find(std::string_view name) const {
+TENON_MEMBER_IN_BODY const TensorInfo* SafetensorsFile::find(std::string_view name) const {
   const auto& all = header_.tensors;
   const auto at = std::lower_bound(all.begin(), all.end(), name, [](const auto& t, std::string_view n) { return t.name < n; });
   return at != all.end() && at->name == name ? &*at : nullptr;

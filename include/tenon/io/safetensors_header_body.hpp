@@ -21,15 +21,15 @@ TENON_IN_BODY std::string quoted(std::string_view name) {
 /// Reads exactly the JSON that a header may hold: objects at two depths, strings, and arrays of unsigned integers. It
 /// neither recurses nor allocates by a number found in the file. The text is read twice: judged, in no more memory than it
 /// takes itself however hostile it is, and only then kept.
-class SafetensorsParser {
+TENON_ON_CALL class SafetensorsParser {
  public:
   SafetensorsParser(std::string_view text, std::uint64_t data_size, const std::string& file)
       : text_(text), data_size_(data_size), file_(file) {}
 
   SafetensorsHeader parse() {
     read();
-    seen_ = {};
-    keys_ = {};
+    seen_.clear();
+    keys_.clear();
     keep_ = true;
     read();
     std::sort(header_.tensors.begin(), header_.tensors.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
@@ -316,7 +316,7 @@ TENON_IN_BODY std::uint64_t validate_safetensors_prefix(std::uint64_t prefix, st
   return prefix;
 }
 TENON_IN_BODY SafetensorsHeader validate_safetensors(std::string_view header, std::uint64_t data_size, const std::string& file) {
-  return detail::SafetensorsParser(header, data_size, file).parse();
+  return detail::SafetensorsParser<>(header, data_size, file).parse();
 }
 
 }  // namespace tenon::inline TENON_ABI

@@ -5,51 +5,52 @@
 
 namespace tenon::inline TENON_ABI {
 
-TENON_IN_BODY std::vector<std::string> StateDict::names() const {
+TENON_MEMBER_IN_BODY std::vector<std::string> StateDict::names() const {
   std::vector<std::string> out;
   for (const auto& [name, tensor] : tensors_) out.push_back(name);
   return out;
 }
 
-TENON_IN_BODY const StoredTensor& StateDict::info(std::string_view name) const {
+TENON_MEMBER_IN_BODY const StoredTensor& StateDict::info(std::string_view name) const {
   const auto at = tensors_.find(name);
   if (at == tensors_.end())
     fail<NameError>("state_dict", source_, ": no tensor ", detail::quoted(name), "; nearest: ", nearest_names(name, names()));
   return at->second;
 }
 
-TENON_IN_BODY RawTensor StateDict::raw(std::string_view name) const {
+TENON_MEMBER_IN_BODY RawTensor StateDict::raw(std::string_view name) const {
   const StoredTensor& tensor = info(name);
   check<FileError>(tensor.dtype.has_value(), "state_dict", source_, ": tensor ", detail::quoted(name), " has type ", tensor.dtype_name,
                    ", which tenon does not read");
   return tensor.read();
 }
 
-TENON_IN_BODY void StateDict::insert(const std::string& name, StoredTensor tensor) {
+TENON_MEMBER_IN_BODY void StateDict::insert(const std::string& name, StoredTensor tensor) {
   check<FileError>(tensors_.emplace(name, std::move(tensor)).second, "state_dict", source_, ": tensor ", detail::quoted(name), " occurs twice");
 }
 
-TENON_IN_BODY void StateDict::insert_all(const SafetensorsFile& file) {
+TENON_MEMBER_IN_BODY void StateDict::insert_all(const SafetensorsFile& file) {
+  const auto kept = std::make_shared<const SafetensorsFile>(file);  // one for all tensors
   for (const TensorInfo& tensor : file.tensors())
-    insert(tensor.name, {tensor.dtype, std::string(tensor.dtype_name), tensor.shape, [file, name = tensor.name] { return file.raw(name); }});
+    insert(tensor.name, {tensor.dtype, std::string(tensor.dtype_name), tensor.shape, [kept, name = tensor.name] { return kept->raw(name); }});
 }
 
-TENON_IN_BODY void StateDict::insert_all(const StateDict& other) {
+TENON_MEMBER_IN_BODY void StateDict::insert_all(const StateDict& other) {
   for (const auto& [name, tensor] : other.tensors_) insert(name, tensor);
 }
 
-TENON_IN_BODY void StateDict::erase(std::string_view name) {
+TENON_MEMBER_IN_BODY void StateDict::erase(std::string_view name) {
   if (const auto at = tensors_.find(name); at != tensors_.end()) tensors_.erase(at);
 }
 
-TENON_IN_BODY void StateDict::rename(const std::function<std::optional<std::string>(const std::string&)>& rename) {
+TENON_MEMBER_IN_BODY void StateDict::rename(const std::function<std::optional<std::string>(const std::string&)>& rename) {
   StateDict out(source_);
   for (auto& [name, tensor] : tensors_)
     if (const auto to = rename(name)) out.insert(*to, std::move(tensor));
   *this = std::move(out);
 }
 
-TENON_IN_BODY void StateDict::split(const std::string& name, std::span<const std::string> parts) {
+TENON_MEMBER_IN_BODY void StateDict::split(const std::string& name, std::span<const std::string> parts) {
   const StoredTensor whole = info(name);
   const Index count = static_cast<Index>(parts.size());
   check<ShapeError>(whole.shape.rank() > 0 && whole.shape[0] % count == 0, "state_dict", source_, ": ", name, ": expected rows that split in ",
@@ -65,7 +66,7 @@ TENON_IN_BODY void StateDict::split(const std::string& name, std::span<const std
            }});
 }
 
-TENON_IN_BODY void StateDict::transpose(const std::string& name) {
+TENON_MEMBER_IN_BODY void StateDict::transpose(const std::string& name) {
   const StoredTensor from = info(name);
   check<ShapeError>(from.shape.rank() == 2, "state_dict", source_, ": ", name, ": expected a matrix, found shape ", from.shape);
   const Index rows = from.shape[0], columns = from.shape[1];
@@ -82,7 +83,7 @@ TENON_IN_BODY void StateDict::transpose(const std::string& name) {
          }});
 }
 
-TENON_IN_BODY void StateDict::reshape(const std::string& name, const Shape& shape) {
+TENON_MEMBER_IN_BODY void StateDict::reshape(const std::string& name, const Shape& shape) {
   StoredTensor tensor = info(name);
   check<ShapeError>(tensor.shape.size() == shape.size(), "state_dict", source_, ": ", name, ": expected ", shape.size(), " elements, found shape ",
                     tensor.shape);

@@ -13,7 +13,7 @@ void geglu_forward(Index rows, Index n, const T* x, T* y) {
       for (Index j = 0; j < n; ++j) y[r * n + j] = x[2 * r * n + j] * detail::unary(Unary::gelu, x[(2 * r + 1) * n + j]);
   });
 }
-/// dx [rows, 2n] from x and dy [rows, n].
+/// dx [rows, 2n], which may be x, from x and dy [rows, n].
 template <Real T>
 void geglu_backward(Index rows, Index n, const T* x, const T* dy, T* dx) {
   parallel_chunks(rows, grain_of(n), [=](Index begin, Index end) {

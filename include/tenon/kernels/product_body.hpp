@@ -28,7 +28,7 @@ namespace tenon::inline TENON_ABI::kernels::real64 {
 namespace tenon::inline TENON_ABI::kernels {
 
 TENON_KERNEL detail::ProductKernels<float> detail::product_kernels(float) {
-  ProductKernels<float> out{TENON_SELECT(multiply), {}, nullptr, nullptr, nullptr, TENON_SELECT(gather)};
+  ProductKernels<float> out{TENON_SELECT(multiply<>), {}, nullptr, nullptr, nullptr, TENON_SELECT(gather)};
 #include <tenon/kernels/isa/copies.inl>
 #if defined(TENON_HAS_AVX512)
   if (current_isa() == Isa::avx512 && cpu_features().bf16 && cpu_features().vnni) {
@@ -37,15 +37,15 @@ TENON_KERNEL detail::ProductKernels<float> detail::product_kernels(float) {
   }
 #endif
 #if defined(TENON_HAS_AVX512) && defined(TENON_HAS_AVX2)
-  (current_isa() == Isa::generic ? &generic::use_narrow : &avx2::use_narrow)(out);
+  (current_isa() == Isa::generic ? &generic::use_narrow<> : &avx2::use_narrow<>)(out);
 #else
-  TENON_SELECT(use_narrow)(out);
+  TENON_SELECT(use_narrow<>)(out);
 #endif
 #include <tenon/kernels/isa/copies_end.inl>
   return out;
 }
 TENON_KERNEL detail::ProductKernels<double> detail::product_kernels(double) {
-  return {&real64::multiply, {}, nullptr, nullptr, nullptr, &real64::gather};
+  return {&real64::multiply<>, {}, nullptr, nullptr, nullptr, &real64::gather};
 }
 
 }  // namespace tenon::inline TENON_ABI::kernels

@@ -3,6 +3,7 @@
 // contiguous elements run in 16 lanes folded 8, 4, 2, 1 per block; rows run in order in blocks of 96; blocks join in a
 // fixed tree.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <span>
 #include <vector>
@@ -119,7 +120,8 @@ void sum_axes(const Shape& shape, std::span<const Index> axes, const T* x, T* y)
   std::array<bool, static_cast<std::size_t>(max_rank)> reduced{};
   for (Index axis : axes) reduced[static_cast<std::size_t>(shape.normalize(axis))] = true;
   // Runs of reduced axes from the last to the first; each pass shrinks the tensor in front of the next.
-  std::vector<Collapsed> passes;
+  std::array<Collapsed, static_cast<std::size_t>(max_rank)> passes{};
+  std::size_t count = 0;
   Index inner = 1;
   for (Index i = shape.rank() - 1; i >= 0; --i) {
     if (!reduced[static_cast<std::size_t>(i)]) {
@@ -129,18 +131,18 @@ void sum_axes(const Shape& shape, std::span<const Index> axes, const T* x, T* y)
     Collapsed pass{1, 1, inner};
     for (; i >= 0 && reduced[static_cast<std::size_t>(i)]; --i) pass.axis *= shape[i];
     for (Index j = i; j >= 0; --j) pass.outer *= shape[j];
-    passes.push_back(pass);
+    passes[count++] = pass;
     ++i;
   }
-  if (passes.empty()) {
+  if (count == 0) {
     if (shape.size() > 0) std::copy_n(x, shape.size(), y);
     return;
   }
   Buffer<T> held;
   const T* from = x;
-  for (std::size_t p = 0; p < passes.size(); ++p) {
+  for (std::size_t p = 0; p < count; ++p) {
     const auto [outer, axis, rest] = passes[p];
-    if (p + 1 == passes.size()) return sum(outer, axis, rest, from, y);
+    if (p + 1 == count) return sum(outer, axis, rest, from, y);
     Buffer<T> next(outer * rest);
     sum(outer, axis, rest, from, next.data());
     held = std::move(next);

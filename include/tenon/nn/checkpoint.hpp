@@ -34,9 +34,8 @@ struct LayerState {
       for_each_patch(site, [&](auto& entry) {
         if (!entry.active()) return;
         out.patches.push_back({site.path, entry.patch.get(), entry.scale});
-        entry.patch->params([&](std::string_view name, Param<T>& param) {
-          if (param) add(join_text(site.path, site.path.empty() ? "" : ".", name), param.get());
-        });
+        for (const auto& [name, param] : entry.patch->params())
+          if (*param) add(join_text(site.path, site.path.empty() ? "" : ".", name), param->get());
       });
     return out;
   }

@@ -154,9 +154,8 @@ std::vector<ParamRef<scalar_of<M>>> patch_params(M& model, std::string_view adap
   for (const auto& site : sites(model))
     for_each_patch(site, [&](auto& entry) {
       if (!adapter.empty() && entry.adapter != adapter) return;
-      entry.patch->params([&](std::string_view name, Param<T>& param) {
-        if (param) out.push_back({site.path.empty() ? std::string(name) : site.path + "." + std::string(name), param.get()});
-      });
+      for (const auto& [name, param] : entry.patch->params())
+        if (*param) out.push_back({site.path.empty() ? std::string(name) : site.path + "." + std::string(name), param->get()});
     });
   return out;
 }

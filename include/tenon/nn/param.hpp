@@ -34,4 +34,11 @@ struct ParamRef {
   Weight<T>* weight;
 };
 
+/// A parameter of a patch and its name.
+template <class T>
+struct NamedParam {
+  std::string_view name;
+  Param<T>* param;
+};
+
 }  // namespace tenon::inline TENON_ABI

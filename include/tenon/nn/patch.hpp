@@ -4,7 +4,6 @@
 // A layer that can be tuned holds a slot: a short list of named patches, empty by default at the cost of one branch.
 // A method (LoRA, bottleneck adapter, prefix, ...) is a class in peft/ that overrides some of these functions; layers
 // never name a method. Patches apply in the order of attaching.
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -13,7 +12,7 @@
 
 #include <tenon/nn/param.hpp>
 #include <tenon/ops/arithmetic.hpp>
-#include <tenon/nn/row_adapters.hpp>
+#include <tenon/nn/row_groups.hpp>
 #include <tenon/ops/low_rank.hpp>
 
 namespace tenon::inline TENON_ABI {
@@ -24,8 +23,8 @@ struct Patch {
   virtual ~Patch() = default;
   /// The method's name, as "lora".
   virtual std::string_view kind() const = 0;
-  /// Calls `f(name, param)` for each parameter, by the name it has in peft's files, as "lora_A.weight".
-  virtual void params(const std::function<void(std::string_view, Param<T>&)>& f) = 0;
+  /// The parameters, by the names they have in peft's files, as "lora_A.weight".
+  virtual std::vector<NamedParam<T>> params() = 0;
 };
 
 /// Changes what a Linear, Conv2d, Embedding, Mlp or Attention puts out. All functions are the identity by default.

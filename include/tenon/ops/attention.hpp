@@ -2,7 +2,7 @@
 // Scaled dot-product attention of many heads (Vaswani et al. 2017, 1706.03762).
 #include <optional>
 
-#include <tenon/autograd/var.hpp>
+#include <tenon/autograd/saved.hpp>
 #include <tenon/kernels/attention.hpp>
 
 namespace tenon::inline TENON_ABI {
@@ -57,8 +57,11 @@ Var<T> attention(const Var<T>& q, const Var<T>& k, const Var<T>& v, const Attent
   const std::array<Var<T>, 5> inputs{q, k, v, prefix_k, prefix_v};
   std::shared_ptr<const Tensor<T>> value = std::move(out);
   return record(value, std::span<const Var<T>>(inputs),
-                [shape, lengths = options.key_lengths, y = value, lse = std::move(lse),
-                 x = std::array{q.shared(), k.shared(), v.shared(), prefix_k.shared(), prefix_v.shared()}](Tensor<T>& dy, std::span<Grad<T>> dx) {
+                // Queries and keys are kept exact: their scores meet the log-sum-exp of forward in an exponential.
+                [shape, lengths = options.key_lengths, saved_y = detail::Saved<T>(value), saved_v = detail::Saved<T>(v.shared()), lse = std::move(lse), q = q.shared(),
+                 k = k.shared(), prefix_k = prefix_k.shared(), prefix_v = prefix_v.shared()](Tensor<T>& dy, std::span<Grad<T>> dx) {
+                  const auto y = saved_y.get();
+                  const std::array x{q, k, saved_v.get(), prefix_k, prefix_v};
                   kernels::AttentionShape s = shape;
                   s.key_lengths = lengths.empty() ? nullptr : lengths.data();
                   std::array<Tensor<T>, 5> d;

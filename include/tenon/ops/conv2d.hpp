@@ -1,6 +1,7 @@
 #pragma once
 // conv2d: two-dimensional convolution on channels-last activations, with low-rank terms beside the weight
 // and a bias for each sample.
+#include <tenon/autograd/saved.hpp>
 #include <tenon/kernels/conv.hpp>
 #include <tenon/kernels/elementwise.hpp>
 #include <tenon/ops/low_rank.hpp>
@@ -47,7 +48,7 @@ struct ConvLowRank {
   std::shared_ptr<const kernels::PackedMatrix<T>> a, b;
   T scale;
   Tensor<T> t;                         // s A x [pixels, R]; kept when B wants a gradient
-  std::shared_ptr<const Tensor<T>> x;  // x', kept when A wants a gradient
+  Saved<T> x;                           // x', kept when A wants a gradient
   std::size_t input;                    // index among the inputs of the record: A, then B, then x' where given
   bool own_input;
 };
@@ -82,7 +83,7 @@ Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity
     down.groups = s.c / a[1];
     detail::ConvLowRank<T> state{detail::conv_shape(x.shape(), a, down),
                                  {.n = s.n, .h = s.out_h(), .w = s.out_w(), .c = a[0], .out = s.out, .groups = s.groups},
-                                 nullptr, nullptr, term.scale, Tensor<T>::uninitialized({s.pixels(), a[0]}), own.shared(), inputs.size(), term.x.has_value()};
+                                 nullptr, nullptr, term.scale, Tensor<T>::uninitialized({s.pixels(), a[0]}), {}, inputs.size(), term.x.has_value()};
     state.a = detail::packed_conv(state.down, *term.a);
     state.b = detail::packed_conv(state.up, *term.b);
     kernels::conv2d_forward<T>(state.down, own.value().data(), *state.a, state.t.data());
@@ -105,16 +106,16 @@ Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity
   kernels::conv2d_forward<T>(s, x.value().data(), *packed, y.data(), epilogue, terms);
 
   for (auto& state : states) {
-    if (!inputs[state.input].requires_grad()) state.x.reset();
+    if (inputs[state.input].requires_grad()) state.x = detail::Saved<T>((state.own_input ? inputs[state.input + 2] : x).shared());
     if (!inputs[state.input + 1].requires_grad()) state.t = Tensor<T>();
   }
   return record(std::make_shared<const Tensor<T>>(std::move(y)), std::span<const Var<T>>(inputs),
-                [s, packed, states = std::move(states), x_shape = x.shape(), x = inputs[1].requires_grad() ? x.shared() : nullptr](
+                [s, packed, states = std::move(states), x_shape = x.shape(), x = inputs[1].requires_grad() ? detail::Saved<T>(x.shared()) : detail::Saved<T>()](
                     Tensor<T>& dy, std::span<Grad<T>> dx) {
                   if (dx[2].wanted()) kernels::column_sum(dy.data(), s.out, s.pixels(), s.out, dx[2].slot().data(), true);
                   for (Index n = 0, rows = s.out_h() * s.out_w(); dx[3].wanted() && n < s.n; ++n)
                     kernels::column_sum(dy.data() + n * rows * s.out, s.out, rows, s.out, dx[3].slot().data() + n * s.out, true);
-                  if (dx[1].wanted()) kernels::conv2d_dw<T>(s, x->data(), dy.data(), dx[1].slot().data(), true);
+                  if (dx[1].wanted()) kernels::conv2d_dw<T>(s, x.get()->data(), dy.data(), dx[1].slot().data(), true);
                   Tensor<T> d;
                   if (dx[0].wanted()) {
                     d = Tensor<T>::uninitialized(x_shape);
@@ -127,7 +128,7 @@ Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity
                     auto u = Tensor<T>::uninitialized({s.pixels(), state.down.out});  // s B^T dy
                     kernels::conv2d_dx<T>(state.up, dy.data(), *state.b, u.data(), false);
                     kernels::scale(u.size(), static_cast<double>(state.scale), u.data(), u.data());
-                    if (da.wanted()) kernels::conv2d_dw<T>(state.down, state.x->data(), u.data(), da.slot().data(), true);
+                    if (da.wanted()) kernels::conv2d_dw<T>(state.down, state.x.get()->data(), u.data(), da.slot().data(), true);
                     if (own.wanted())
                       kernels::conv2d_dx<T>(state.down, u.data(), *state.a, state.own_input ? own.slot().data() : d.data(), true);
                   }

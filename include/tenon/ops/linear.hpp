@@ -1,5 +1,6 @@
 #pragma once
 // linear: y = act(x W^T + sum s (x' A^T) B^T + bias), one pass over y however many low-rank terms there are; geglu_linear.
+#include <tenon/autograd/saved.hpp>
 #include <tenon/kernels/activation.hpp>
 #include <tenon/kernels/elementwise.hpp>
 #include <tenon/kernels/gemm.hpp>
@@ -28,7 +29,7 @@ struct LowRankState {
   T scale;
   Index rank;
   Tensor<T> t;                          // s x' A^T [M, R]; kept when B wants a gradient
-  std::shared_ptr<const Tensor<T>> x;  // x', kept when A wants a gradient
+  Saved<T> x;                           // x', kept when A wants a gradient
   std::size_t input;                    // index among the inputs of the record: A, then B, then x' where given
   bool own_input;
 };
@@ -59,7 +60,7 @@ Var<T> linear_product(std::string_view op, const Var<T>& x, const Weight<T>& wei
     const Var<T>& own = term.x ? *term.x : x;
     check<ShapeError>(own.shape() == x.shape(), op, "expected a low-rank input of shape ", x.shape(), ", got ", own.shape());
     LowRankState<T> state{packed_linear(*term.a), packed_linear(*term.b), term.scale, rank, Tensor<T>::uninitialized({m, rank}),
-                                  own.shared(), inputs.size(), term.x.has_value()};
+                                  {}, inputs.size(), term.x.has_value()};
     kernels::gemm(own.value().data(), k, m, *state.a, state.t.data(), rank);
     kernels::scale(state.t.size(), static_cast<double>(term.scale), state.t.data(), state.t.data());
     inputs.push_back(term.a->var());
@@ -74,10 +75,11 @@ Var<T> linear_product(std::string_view op, const Var<T>& x, const Weight<T>& wei
   wanted = wanted && grad_enabled();
   const auto packed = packed_linear(weight);
   const Index columns = gated ? n / 2 : n;
+  const bool keeps_y = !gated && activation != Activation::none && slope_needs_y(unary_of(activation));  // else what comes before the activation
   const bool apart = gated && (columns == 0 || columns % kernels::panel_columns != 0);  // gates that begin inside a panel: a second pass
   auto y = Tensor<T>::uninitialized(x.shape().with(-1, columns));
   Tensor<T> pre;
-  if (apart || (wanted && activation != Activation::none)) pre = Tensor<T>::uninitialized({m, n});
+  if (apart || (wanted && activation != Activation::none && !keeps_y)) pre = Tensor<T>::uninitialized({m, n});
   kernels::Epilogue<T> epilogue;
   epilogue.bias = bias != nullptr ? bias->value().data() : nullptr;
   if (!apart) {
@@ -91,23 +93,29 @@ Var<T> linear_product(std::string_view op, const Var<T>& x, const Weight<T>& wei
   if (!wanted) return Var<T>(std::move(y));
 
   for (auto& state : states) {
-    if (!inputs[state.input].requires_grad()) state.x.reset();
+    if (inputs[state.input].requires_grad()) state.x = Saved<T>((state.own_input ? inputs[state.input + 2] : x).shared());
     if (!inputs[state.input + 1].requires_grad()) state.t = Tensor<T>();
   }
   auto shared_y = std::make_shared<const Tensor<T>>(std::move(y));
+  Tensor<bfloat16> narrow_pre;
+  if constexpr (std::is_same_v<T, float>)
+    if (pre.size() > 0 && saves_narrow<T>(pre.size())) narrow_pre = narrowed(std::exchange(pre, Tensor<T>()));
   return record(shared_y, std::span<const Var<T>>(inputs),
-                [m, n, k, packed, activation, gated, pre = std::move(pre), states = std::move(states),
-                 out = activation == Activation::none || gated ? nullptr : shared_y, x = w.requires_grad() ? x.shared() : nullptr,
-                 x_shape = x.shape()](Tensor<T>& dy, std::span<Grad<T>> dx) {
-                  if (gated) {
-                    auto d = Tensor<T>::uninitialized({m, n});
-                    kernels::geglu_backward(m, n / 2, pre.data(), static_cast<const T*>(dy.data()), d.data());
-                    dy = std::move(d);
+                [m, n, k, packed, activation, gated, pre = std::move(pre), narrow_pre = std::move(narrow_pre), states = std::move(states),
+                 out = keeps_y ? Saved<T>(shared_y) : Saved<T>(), x = w.requires_grad() ? Saved<T>(x.shared()) : Saved<T>(),
+                 x_shape = x.shape()](Tensor<T>& dy, std::span<Grad<T>> dx) mutable {
+                  if constexpr (std::is_same_v<T, float>)
+                    if (narrow_pre.size() > 0) pre = widened(narrow_pre);
+                  if (gated) {  // in place: backward runs once
+                    kernels::geglu_backward(m, n / 2, static_cast<const T*>(pre.data()), static_cast<const T*>(dy.data()), pre.data());
+                    dy = std::move(pre);
                   } else if (activation != Activation::none) {
-                    kernels::unary_backward(unary_of(activation), dy.size(), pre.data(), out->data(), dy.data(), dy.data());
+                    const auto kept_y = out.get();
+                    const T* kept = kept_y ? kept_y->data() : static_cast<const T*>(pre.data());
+                    kernels::unary_backward(unary_of(activation), dy.size(), kept, kept, static_cast<const T*>(dy.data()), dy.data());
                   }
                   if (dx[2].wanted()) kernels::column_sum(dy.data(), n, m, n, dx[2].slot().data(), true);
-                  if (dx[1].wanted()) kernels::gemm_dw(dy.data(), n, x->data(), k, m, n, k, dx[1].slot().data(), k, true);
+                  if (dx[1].wanted()) kernels::gemm_dw(dy.data(), n, x.get()->data(), k, m, n, k, dx[1].slot().data(), k, true);
                   Tensor<T> d;
                   if (dx[0].wanted()) {
                     d = Tensor<T>::uninitialized(x_shape);
@@ -122,7 +130,7 @@ Var<T> linear_product(std::string_view op, const Var<T>& x, const Weight<T>& wei
                     kernels::gemm_dx(dy.data(), n, m, *state.b, u.data(), state.rank, false);
                     kernels::scale(u.size(), static_cast<double>(state.scale), u.data(), u.data());
                     if (da.wanted())
-                      kernels::gemm_dw(u.data(), state.rank, state.x->data(), k, m, state.rank, k, da.slot().data(), k, true);
+                      kernels::gemm_dw(u.data(), state.rank, state.x.get()->data(), k, m, state.rank, k, da.slot().data(), k, true);
                     if (own.wanted())
                       kernels::gemm_dx(u.data(), state.rank, m, *state.a, state.own_input ? own.slot().data() : d.data(), k, true);
                   }

@@ -1,6 +1,6 @@
 #pragma once
 // Layer and group normalisation, and rows of unit length.
-#include <tenon/autograd/var.hpp>
+#include <tenon/autograd/saved.hpp>
 #include <tenon/kernels/norm.hpp>
 
 namespace tenon::inline TENON_ABI {
@@ -25,13 +25,14 @@ Var<T> layer_norm(const Var<T>& x, const Var<T>& gamma, const Var<T>& beta, doub
   auto y = Tensor<T>::uninitialized(x.shape()), mean = Tensor<T>::uninitialized({rows}), rstd = Tensor<T>::uninitialized({rows});
   kernels::layer_norm_forward(rows, width, eps, x.value().data(), gamma.value().data(), beta.value().data(), y.data(), mean.data(), rstd.data());
   return record(std::move(y), {x, gamma, beta},
-                [=, x = x.shared(), gamma = gamma.shared(), mean = std::move(mean), rstd = std::move(rstd)](
+                [=, saved = detail::Saved<T>(x.shared()), gamma = gamma.shared(), mean = std::move(mean), rstd = std::move(rstd)](
                     Tensor<T>& dy, std::span<Grad<T>> dx) {
+                  const auto in = saved.get();
                   Tensor<T> d, dgamma, dbeta;
-                  T* to = detail::wanted_data(dx[0], d, x->shape());
+                  T* to = detail::wanted_data(dx[0], d, in->shape());
                   T* to_gamma = detail::wanted_data(dx[1], dgamma, gamma->shape());
                   T* to_beta = detail::wanted_data(dx[2], dbeta, gamma->shape());
-                  kernels::layer_norm_backward(rows, width, x->data(), gamma->data(), mean.data(), rstd.data(),
+                  kernels::layer_norm_backward(rows, width, in->data(), gamma->data(), mean.data(), rstd.data(),
                                                static_cast<const T*>(dy.data()), to, to_gamma, to_beta);
                   dx[0].add(std::move(d));
                   dx[1].add(std::move(dgamma));
@@ -50,13 +51,14 @@ Var<T> group_norm(const Var<T>& x, Index groups, const Var<T>& gamma, const Var<
   auto y = Tensor<T>::uninitialized(x.shape()), mean = Tensor<T>::uninitialized({n, groups}), rstd = Tensor<T>::uninitialized({n, groups});
   kernels::group_norm_forward(n, pixels, channels, groups, eps, silu, x.value().data(), gamma.value().data(), beta.value().data(), y.data(), mean.data(), rstd.data());
   return record(std::move(y), {x, gamma, beta},
-                [=, x = x.shared(), gamma = gamma.shared(), beta = beta.shared(), mean = std::move(mean), rstd = std::move(rstd)](
+                [=, saved = detail::Saved<T>(x.shared()), gamma = gamma.shared(), beta = beta.shared(), mean = std::move(mean), rstd = std::move(rstd)](
                     Tensor<T>& dy, std::span<Grad<T>> dx) {
+                  const auto in = saved.get();
                   Tensor<T> d, dgamma, dbeta;
-                  T* to = detail::wanted_data(dx[0], d, x->shape());
+                  T* to = detail::wanted_data(dx[0], d, in->shape());
                   T* to_gamma = detail::wanted_data(dx[1], dgamma, gamma->shape());
                   T* to_beta = detail::wanted_data(dx[2], dbeta, gamma->shape());
-                  kernels::group_norm_backward(n, pixels, channels, groups, silu, x->data(), gamma->data(), beta->data(), mean.data(), rstd.data(),
+                  kernels::group_norm_backward(n, pixels, channels, groups, silu, in->data(), gamma->data(), beta->data(), mean.data(), rstd.data(),
                                                static_cast<const T*>(dy.data()), to, to_gamma, to_beta);
                   dx[0].add(std::move(d));
                   dx[1].add(std::move(dgamma));

@@ -1,6 +1,6 @@
 #pragma once
 // Functions of one value, element by element, and the activations of transformers and U-Nets.
-#include <tenon/autograd/var.hpp>
+#include <tenon/autograd/saved.hpp>
 #include <tenon/kernels/activation.hpp>
 #include <tenon/kernels/activation_kind.hpp>
 #include <tenon/kernels/elementwise.hpp>
@@ -36,7 +36,8 @@ Var<T> unary(kernels::Unary op, const Var<T>& x) {
   kernels::unary_forward(op, x.size(), x.value().data(), y->data());
   std::shared_ptr<const Tensor<T>> value = std::move(y);
   return record(value, std::span<const Var<T>>(&x, 1),
-                [op, kept = slope_needs_y(op) ? value : x.shared()](Tensor<T>& dy, std::span<Grad<T>> dx) {
+                [op, saved = Saved<T>(slope_needs_y(op) ? value : x.shared())](Tensor<T>& dy, std::span<Grad<T>> dx) {
+                  const auto kept = saved.get();
                   kernels::unary_backward(op, dy.size(), kept->data(), kept->data(), static_cast<const T*>(dy.data()), dy.data());
                   dx[0].add(std::move(dy));
                 });
@@ -81,9 +82,10 @@ Var<T> geglu(const Var<T>& x) {
   const Index n = shape[-1], rows = n > 0 ? shape.size() / n : 0;
   auto y = Tensor<T>::uninitialized(shape);
   kernels::geglu_forward(rows, n, x.value().data(), y.data());
-  return record(std::move(y), {x}, [rows, n, x = x.shared()](Tensor<T>& dy, std::span<Grad<T>> dx) {
-    auto d = Tensor<T>::uninitialized(x->shape());
-    kernels::geglu_backward(rows, n, x->data(), static_cast<const T*>(dy.data()), d.data());
+  return record(std::move(y), {x}, [rows, n, saved = detail::Saved<T>(x.shared())](Tensor<T>& dy, std::span<Grad<T>> dx) {
+    const auto kept = saved.get();
+    auto d = Tensor<T>::uninitialized(kept->shape());
+    kernels::geglu_backward(rows, n, kept->data(), static_cast<const T*>(dy.data()), d.data());
     dx[0].add(std::move(d));
   });
 }

@@ -97,7 +97,7 @@ AttachReport place(std::vector<Placement<T>> placements, const AttachOptions& op
                        " already; detach it first or give another name");
     });
     check(made.output || takes_scale(*made.key_value) || options.scale == 1.0, "attach", "a ", made.patch().kind(), " takes no scale; got ", options.scale, " for ", site.path);
-    made.patch().params([&](std::string_view, Param<T>& param) { report.parameters += param->size(); });
+    for (const auto& named : made.patch().params()) report.parameters += (*named.param)->size();
     report.sites.push_back(site.path);
   }
   for (auto& [site, made] : placements) {

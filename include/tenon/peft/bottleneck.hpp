@@ -27,11 +27,8 @@ struct Bottleneck final : OutputPatch<T> {
   }
 
   std::string_view kind() const override { return "bottleneck"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override {
-    f("adapter_down.0.weight", down.weight);
-    f("adapter_down.0.bias", down.bias);
-    f("adapter_up.weight", up.weight);
-    f("adapter_up.bias", up.bias);
+  std::vector<NamedParam<T>> params() override {
+    return {{"adapter_down.0.weight", &down.weight}, {"adapter_down.0.bias", &down.bias}, {"adapter_up.weight", &up.weight}, {"adapter_up.bias", &up.bias}};
   }
   bool has_after() const override { return true; }
   Var<T> after(const Var<T>&, const Var<T>& y, T scale) const override {

@@ -19,9 +19,10 @@ struct Decomposed final : WeightDelta<T> {
     magnitude = Param<T>(shape);
   }
   std::string_view kind() const override { return "decomposed"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override {
-    inner->params(f);
-    f("dora_scale", magnitude);
+  std::vector<NamedParam<T>> params() override {
+    auto out = inner->params();
+    out.push_back({"dora_scale", &magnitude});
+    return out;
   }
   /// As in DoRA the norm is a constant in training (LyCORIS lets its gradient flow).
   Var<T> delta() const override {

@@ -35,9 +35,10 @@ struct Dora final : OutputPatch<T> {
   }
 
   std::string_view kind() const override { return "dora"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override {
-    lora.params(f);
-    f("lora_magnitude_vector", magnitude);
+  std::vector<NamedParam<T>> params() override {
+    auto out = lora.params();
+    out.push_back({"lora_magnitude_vector", &magnitude});
+    return out;
   }
   bool has_after() const override { return true; }
   /// y + e ((c - 1) (y - b) + c s B A x) with c = m / norm.

@@ -15,9 +15,10 @@ struct FullDelta final : WeightDelta<T>, BiasPatch<T> {
     if (with_bias) diff_b = Param<T>(Shape{tuned.out()});
   }
   std::string_view kind() const override { return "full"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override {
-    f("diff", diff);
-    if (diff_b) f("diff_b", diff_b);
+  std::vector<NamedParam<T>> params() override {
+    std::vector<NamedParam<T>> out{{"diff", &diff}};
+    if (diff_b) out.push_back({"diff_b", &diff_b});
+    return out;
   }
   Var<T> delta() const override { return diff->var(); }
   Var<T> after(const Var<T>& x, const Var<T>& y, T scale) const override {
@@ -40,7 +41,7 @@ struct NormDelta final : OutputPatch<T>, BiasPatch<T> {
 
   NormDelta(Index width, double epsilon, Index group_count) : w_norm(Shape{width}), b_norm(Shape{width}), eps(epsilon), groups(group_count) {}
   std::string_view kind() const override { return "norm"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override { f("w_norm", w_norm), f("b_norm", b_norm); }
+  std::vector<NamedParam<T>> params() override { return {{"w_norm", &w_norm}, {"b_norm", &b_norm}}; }
   bool has_after() const override { return true; }
   Var<T> after(const Var<T>& x, const Var<T>& y, T scale) const override {
     const double e = static_cast<double>(scale);

@@ -41,7 +41,7 @@ struct Ia3Output final : OutputPatch<T>, BiasPatch<T> {
 
   explicit Ia3Output(const TunedLayer<T>& layer) : l(layer.is_conv() ? Shape{1, layer.out(), 1, 1} : Shape{layer.out(), 1}) {}
   std::string_view kind() const override { return "ia3"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override { f("ia3_l", l); }
+  std::vector<NamedParam<T>> params() override { return {{"ia3_l", &l}}; }
   bool has_after() const override { return true; }
   Var<T> after(const Var<T>&, const Var<T>& y, T scale) const override { return y * detail::ia3_factor(*l, scale); }
   bool can_merge() const override { return true; }
@@ -63,7 +63,7 @@ struct Ia3Input final : OutputPatch<T>, InputPatch<T> {
   explicit Ia3Input(const TunedLayer<T>& layer)
       : l(layer.is_conv() ? Shape{1, layer.shape()[1] * layer.conv.groups, 1, 1} : Shape{1, layer.shape()[1]}), groups(layer.conv.groups) {}
   std::string_view kind() const override { return "ia3"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override { f("ia3_l", l); }
+  std::vector<NamedParam<T>> params() override { return {{"ia3_l", &l}}; }
   Var<T> before(const Var<T>& x) const override { return x * detail::ia3_factor(*l, this->entry_scale); }
   bool can_merge() const override { return true; }
   std::optional<Tensor<T>> merged(const Tensor<T>& weight, T scale) const override {

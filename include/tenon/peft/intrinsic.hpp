@@ -37,9 +37,11 @@ struct Intrinsic final : WeightDelta<T>, BiasPatch<T> {
 
   explicit Intrinsic(const TunedLayer<T>& tuned) : WeightDelta<T>(tuned) {}
   std::string_view kind() const override { return "intrinsic"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override {
-    if (first) f("intrinsic_vector", *vector);
-    if (layer_scale) f("intrinsic_scale", layer_scale);
+  std::vector<NamedParam<T>> params() override {
+    std::vector<NamedParam<T>> out;
+    if (first) out.push_back({"intrinsic_vector", vector.get()});
+    if (layer_scale) out.push_back({"intrinsic_scale", &layer_scale});
+    return out;
   }
   Index size() const { return this->layer.weight->size() + (this->layer.bias != nullptr ? this->layer.bias->size() : 0); }
   Var<T> delta() const override { return part(step(), true); }
@@ -117,9 +119,8 @@ void save_intrinsic(M& model, const std::string& path, const std::string& name =
     config["seed"] = intrinsic->projection.seed;
     for (const auto& [kind, text] : detail::projection_names)
       if (kind == intrinsic->projection.kind) config["projection"] = text;
-    patch->params([&](std::string_view part, Param<T>& param) {
-      tensors.push_back({part == "intrinsic_vector" ? std::string(part) : site.path + "." + std::string(part), raw_copy(param->value())});
-    });
+    for (const auto& [part, param] : patch->params())
+      tensors.push_back({part == "intrinsic_vector" ? std::string(part) : site.path + "." + std::string(part), raw_copy((*param)->value())});
   });
   save_safetensors(path, tensors, {{"format", "tenon"}, {"intrinsic", config.dump()}});
 }
@@ -153,10 +154,10 @@ AttachReport load_intrinsic(M& model, const std::string& path, const AttachOptio
   Generator unused;
   const auto report = attach(model, config, unused, options);
   detail::for_each_named(model, "load_intrinsic", options.name, [&](const auto& site, auto& entry) {
-    entry.patch->params([&](std::string_view part, Param<T>& param) {
-      param->set(part == "intrinsic_vector" ? Tensor<T>(vector) : file.load<T>(site.path + ".intrinsic_scale"));
-      param->set_trainable(false);
-    });
+    for (const auto& [part, param] : entry.patch->params()) {
+      (*param)->set(part == "intrinsic_vector" ? Tensor<T>(vector) : file.load<T>(site.path + ".intrinsic_scale"));
+      (*param)->set_trainable(false);
+    }
   });
   return report;
 }

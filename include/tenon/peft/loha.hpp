@@ -36,9 +36,10 @@ struct Loha final : WeightDelta<T> {
   Index rank() const { return w1_b->shape()[0]; }
   T scale() const { return static_cast<T>(alpha / static_cast<double>(rank())); }
   std::string_view kind() const override { return "loha"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override {
-    f("hada_w1_a", w1_a), f("hada_w1_b", w1_b), f("hada_w2_a", w2_a), f("hada_w2_b", w2_b);
-    if (t1) f("hada_t1", t1), f("hada_t2", t2);
+  std::vector<NamedParam<T>> params() override {
+    std::vector<NamedParam<T>> out{{"hada_w1_a", &w1_a}, {"hada_w1_b", &w1_b}, {"hada_w2_a", &w2_a}, {"hada_w2_b", &w2_b}};
+    if (t1) out.insert(out.end(), {{"hada_t1", &t1}, {"hada_t2", &t2}});
+    return out;
   }
   Var<T> delta() const override {
     const auto factor = [&](const Param<T>& a, const Param<T>& b, const Param<T>& core) {

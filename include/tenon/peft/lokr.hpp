@@ -68,11 +68,10 @@ struct Lokr final : WeightDelta<T> {
 
   T scale() const { return static_cast<T>(alpha / static_cast<double>(rank)); }
   std::string_view kind() const override { return "lokr"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override {
-    const std::pair<std::string_view, Param<T>*> all[] = {{"lokr_w1", &w1}, {"lokr_w1_a", &w1_a}, {"lokr_w1_b", &w1_b}, {"lokr_w2", &w2},
-                                                          {"lokr_w2_a", &w2_a}, {"lokr_w2_b", &w2_b}, {"lokr_t2", &t2}};
-    for (const auto& [name, param] : all)
-      if (*param) f(name, *param);
+  std::vector<NamedParam<T>> params() override {
+    std::vector<NamedParam<T>> out{{"lokr_w1", &w1}, {"lokr_w1_a", &w1_a}, {"lokr_w1_b", &w1_b}, {"lokr_w2", &w2}, {"lokr_w2_a", &w2_a}, {"lokr_w2_b", &w2_b}, {"lokr_t2", &t2}};
+    std::erase_if(out, [](const auto& named) { return !*named.param; });
+    return out;
   }
   Var<T> left() const { return w1 ? w1->var() : matmul(w1_a->var(), w1_b->var()); }
   /// w2 as [K, N, ...].

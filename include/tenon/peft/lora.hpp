@@ -96,11 +96,12 @@ struct Lora final : OutputPatch<T>, BiasPatch<T> {
   }
 
   std::string_view kind() const override { return "lora"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override {
-    f(layer == Layer::embedding ? "lora_embedding_A" : "lora_A.weight", a);
-    f(layer == Layer::embedding ? "lora_embedding_B" : "lora_B.weight", b);
-    if (bias) f("lora_B.bias", bias);
-    if (layer_bias) f("base_layer.bias", layer_bias);
+  std::vector<NamedParam<T>> params() override {
+    std::vector<NamedParam<T>> out{{layer == Layer::embedding ? "lora_embedding_A" : "lora_A.weight", &a},
+                                   {layer == Layer::embedding ? "lora_embedding_B" : "lora_B.weight", &b}};
+    if (bias) out.push_back({"lora_B.bias", &bias});
+    if (layer_bias) out.push_back({"base_layer.bias", &layer_bias});
+    return out;
   }
   std::optional<LowRank<T>> low_rank(const Var<T>& x) const override {
     LowRank<T> term{a.get_if(), b.get_if(), scale(), std::nullopt};

@@ -56,14 +56,16 @@ struct Prefix final : KeyValuePatch<T> {
   }
 
   std::string_view kind() const override { return "prefix"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override {
+  std::vector<NamedParam<T>> params() override {
+    std::vector<NamedParam<T>> out;
     if (trunk) {
-      if (first) f("prefix_table", trunk->table), f("prefix_hidden.weight", trunk->hidden.weight), f("prefix_hidden.bias", trunk->hidden.bias);
-      f("prefix_last.weight", last.weight), f("prefix_last.bias", last.bias);
+      if (first) out = {{"prefix_table", &trunk->table}, {"prefix_hidden.weight", &trunk->hidden.weight}, {"prefix_hidden.bias", &trunk->hidden.bias}};
+      out.insert(out.end(), {{"prefix_last.weight", &last.weight}, {"prefix_last.bias", &last.bias}});
     } else {
-      f("prefix_keys", keys), f("prefix_values", values);
+      out = {{"prefix_keys", &keys}, {"prefix_values", &values}};
     }
-    if (gate) f("prefix_gate", gate);
+    if (gate) out.push_back({"prefix_gate", &gate});
+    return out;
   }
   bool apart() const override { return static_cast<bool>(gate); }
   typename KeyValuePatch<T>::KeysValues keys_values(const Var<T>& = {}) const override {

@@ -24,7 +24,7 @@ struct TokenRows final : OutputPatch<T> {
 
   TokenRows(Index count, Index width, Index first) : rows(Shape{count, width}), first_id(first) {}
   std::string_view kind() const override { return "token_rows"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override { f("token_rows", rows); }
+  std::vector<NamedParam<T>> params() override { return {{"token_rows", &rows}}; }
   std::pair<Index, Index> own_ids() const override { return {first_id, first_id + rows->shape()[0]}; }
   bool has_after() const override { return true; }
   /// y [..., D] with the rows of own ids in their places, times the entry's scale.

@@ -29,9 +29,7 @@ struct Tucker final : WeightDelta<T> {
   Index rank() const { return down->shape()[0]; }
   T scale() const { return static_cast<T>(alpha / static_cast<double>(rank())); }
   std::string_view kind() const override { return "tucker"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override {
-    f("lora_A.weight", down), f("lora_mid.weight", mid), f("lora_B.weight", up);
-  }
+  std::vector<NamedParam<T>> params() override { return {{"lora_A.weight", &down}, {"lora_mid.weight", &mid}, {"lora_B.weight", &up}}; }
   Var<T> delta() const override {
     const Index r = rank();
     return tucker_kernel(mid->var(), transpose(reshape(up->var(), Shape{this->layer.out(), r})),

@@ -1,16 +1,16 @@
 // Element-wise functions on 16 floats; the formulas are those of scalar.hpp.
 #if defined(TENON_IN_GENERIC)
 // The generic copy runs scalar.hpp itself: sixteen unrolled lanes of every function would cost a minute to compile.
-inline void unary_forward(Unary op, Index n, const float* x, float* y) {
+TENON_ON_CALL void unary_forward(Unary op, Index n, const float* x, float* y) {
   for (Index i = 0; i < n; ++i) y[i] = detail::unary(op, x[i]);
 }
-inline void unary_backward(Unary op, Index n, const float* x, const float* y, const float* dy, float* dx) {
+TENON_ON_CALL void unary_backward(Unary op, Index n, const float* x, const float* y, const float* dy, float* dx) {
   for (Index i = 0; i < n; ++i) dx[i] = dy[i] * detail::unary_slope(op, x[i], y[i]);
 }
-inline void binary_forward(Binary op, const Rows<3>& r, const float* a, const float* b, float* y) {
+TENON_ON_CALL void binary_forward(Binary op, const Rows<3>& r, const float* a, const float* b, float* y) {
   detail::binary_rows(op, r, a, b, y);
 }
-inline void binary_backward(Binary op, const Rows<3>& r, const float* a, const float* b, const float* dy, float* da, float* db) {
+TENON_ON_CALL void binary_backward(Binary op, const Rows<3>& r, const float* a, const float* b, const float* dy, float* da, float* db) {
   detail::binary_slope_rows(op, r, a, b, dy, da, db);
 }
 #else
@@ -86,7 +86,7 @@ TENON_NOINLINE inline void unary_slope_run(Index n, const float* x, const float*
   }
 }
 
-inline void unary_forward(Unary op, Index n, const float* x, float* y) {
+TENON_ON_CALL void unary_forward(Unary op, Index n, const float* x, float* y) {
   switch (op) {
 #define TENON_CASE(name) \
   case Unary::name: return unary_run<Unary::name>(n, x, y);
@@ -94,7 +94,7 @@ inline void unary_forward(Unary op, Index n, const float* x, float* y) {
 #undef TENON_CASE
   }
 }
-inline void unary_backward(Unary op, Index n, const float* x, const float* y, const float* dy, float* dx) {
+TENON_ON_CALL void unary_backward(Unary op, Index n, const float* x, const float* y, const float* dy, float* dx) {
   switch (op) {
 #define TENON_CASE(name) \
   case Unary::name: return unary_slope_run<Unary::name>(n, x, y, dy, dx);
@@ -184,7 +184,7 @@ TENON_NOINLINE inline void binary_slope_rows(const Rows<3>& r, const float* a, c
   }
 }
 
-inline void binary_forward(Binary op, const Rows<3>& r, const float* a, const float* b, float* y) {
+TENON_ON_CALL void binary_forward(Binary op, const Rows<3>& r, const float* a, const float* b, float* y) {
   switch (op) {
 #define TENON_CASE(name) \
   case Binary::name: return binary_rows<Binary::name>(r, a, b, y);
@@ -192,7 +192,7 @@ inline void binary_forward(Binary op, const Rows<3>& r, const float* a, const fl
 #undef TENON_CASE
   }
 }
-inline void binary_backward(Binary op, const Rows<3>& r, const float* a, const float* b, const float* dy, float* da, float* db) {
+TENON_ON_CALL void binary_backward(Binary op, const Rows<3>& r, const float* a, const float* b, const float* dy, float* da, float* db) {
   switch (op) {
 #define TENON_CASE(name) \
   case Binary::name: return binary_slope_rows<Binary::name>(r, a, b, dy, da, db);

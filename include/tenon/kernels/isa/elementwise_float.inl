@@ -13,19 +13,19 @@
 namespace tenon::inline TENON_ABI::kernels {
 
 TENON_KERNEL void unary_forward(Unary op, Index n, const float* x, float* y) {
-  const auto run = TENON_SELECT(unary_forward);
+  const auto run = TENON_SELECT(unary_forward<>);
   parallel_chunks(n, serial_grain, [=](Index begin, Index end) { run(op, end - begin, x + begin, y + begin); });
 }
 TENON_KERNEL void unary_backward(Unary op, Index n, const float* x, const float* y, const float* dy, float* dx) {
-  const auto run = TENON_SELECT(unary_backward);
+  const auto run = TENON_SELECT(unary_backward<>);
   parallel_chunks(n, serial_grain, [=](Index begin, Index end) { run(op, end - begin, x + begin, y + begin, dy + begin, dx + begin); });
 }
 TENON_KERNEL void binary_forward(Binary op, const Shape& a_shape, const float* a, const Shape& b_shape, const float* b, float* y) {
-  const auto rows = TENON_SELECT(binary_forward);
+  const auto rows = TENON_SELECT(binary_forward<>);
   detail::walk_binary(a_shape, b_shape, [=](const Rows<3>& r) { rows(op, r, a, b, y); });
 }
 TENON_KERNEL void binary_backward(Binary op, const Shape& a_shape, const float* a, const Shape& b_shape, const float* b, const float* dy, float* da, float* db) {
-  const auto rows = TENON_SELECT(binary_backward);
+  const auto rows = TENON_SELECT(binary_backward<>);
   detail::walk_binary(a_shape, b_shape, [=](const Rows<3>& r) { rows(op, r, a, b, dy, da, db); });
 }
 TENON_KERNEL void clamp_forward(Index n, double low, double high, const float* x, float* y) {

@@ -145,11 +145,11 @@ TENON_INLINE void multiply_lanes(const detail::Product<float>& p) {
     if (p.narrow_count < p.stretch_count) multiply_group(p, panel, p.narrow_count, lines, buffer);
   }
 }
-TENON_NOINLINE inline void multiply_brain(const detail::Product<float>& p) { multiply_lanes<Brain>(p); }
-TENON_NOINLINE inline void multiply_bytes(const detail::Product<float>& p) { multiply_lanes<Bytes>(p); }
-inline void use_narrow(detail::ProductKernels<float>& out) {
-  out.multiply_narrow[0] = &multiply_brain;
-  out.multiply_narrow[1] = &multiply_bytes;
+TENON_ON_CALL TENON_NOINLINE void multiply_brain(const detail::Product<float>& p) { multiply_lanes<Brain>(p); }
+TENON_ON_CALL TENON_NOINLINE void multiply_bytes(const detail::Product<float>& p) { multiply_lanes<Bytes>(p); }
+TENON_ON_CALL void use_narrow(detail::ProductKernels<float>& out) {
+  out.multiply_narrow[0] = &multiply_brain<>;
+  out.multiply_narrow[1] = &multiply_bytes<>;
   out.round_row = &round_row;
   out.quantize_row = &quantize_row;
   out.largest = &largest;

@@ -110,7 +110,7 @@ TENON_NOINLINE inline void multiply_group(const detail::Product<Scalar>& p, Inde
     run<Float32, tile_rows, 1>(p, pass);
 }
 
-TENON_NOINLINE inline void multiply(const detail::Product<Scalar>& p) {
+TENON_ON_CALL TENON_NOINLINE void multiply(const detail::Product<Scalar>& p) {
   alignas(64) Scalar buffer[detail::block_rows_max * buffer_columns];
   const Index lines = lines_of(p);
   const Index step = p.gate != 0 ? 1 : tile_panels;

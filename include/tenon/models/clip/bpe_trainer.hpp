@@ -16,7 +16,7 @@ struct BpeTrainerConfig {
 /// The merges that shorten the texts most, best first: each step joins the pair that occurs most often, and of equals the one
 /// whose ids are lowest. Stops at `vocab_size`, or when no pair occurs `min_count` times.
 /// Throws ShapeError on a vocabulary below 514, Error when a text is not UTF-8.
-inline std::vector<BpeMerge> train_bpe(std::span<const std::string> texts, const BpeTrainerConfig& config = {}) {
+TENON_ON_CALL std::vector<BpeMerge> train_bpe(std::span<const std::string> texts, const BpeTrainerConfig& config = {}) {
   constexpr Index without_merges = detail::byte_tokens + 2;
   check<ShapeError>(config.vocab_size >= without_merges, "train_bpe", "expected a vocabulary of at least ", without_merges, " tokens, got ",
                     config.vocab_size);

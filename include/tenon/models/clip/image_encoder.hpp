@@ -39,7 +39,7 @@ struct ClipImageEncoder {
 };
 
 /// The config.json of a CLIPVisionModel or of a whole CLIP. Throws FileError on another model and on wrong values.
-inline ClipVisionConfig read_vision_config(const Json& json) {
+TENON_ON_CALL ClipVisionConfig read_vision_config(const Json& json) {
   const auto type = json.get<std::string>("model_type", "clip_vision_model");
   check<FileError>(type == "clip_vision_model" || type == "clip", "image_encoder", json.file(), ": expected a CLIP vision model, found ", type);
   const std::string part = json.contains("vision_config.hidden_size") || type == "clip" ? "vision_config." : "";

@@ -56,7 +56,7 @@ inline std::string hugging_face_clip_name(std::string name) {
 
 /// Folds y = (x - mean) / sqrt(variance + 1e-5) * weight + bias into the convolution before it: names `bnK` follow
 /// `convK`, `downsample.1` follows `downsample.0`.
-inline void fold_batch_norms(StateDict& dict) {
+TENON_ON_CALL void fold_batch_norms(StateDict& dict) {
   for (const std::string& name : dict.names()) {
     if (!name.ends_with(".running_var")) continue;
     const std::string norm = name.substr(0, name.size() - 12);

@@ -22,7 +22,7 @@ inline bool has_tokenizer(const std::string& folder) {
 /// The tokenizer in a folder: vocab.json and merges.txt, else tokenizer.json, else bpe_simple_vocab_16e6.txt.gz, OpenAI's list
 /// of merges; or in one file of the latter two kinds, told apart by the ending .gz. Throws FileError on a file that is not
 /// there or not of that form, NameError when merges and vocabulary do not fit.
-inline Tokenizer load_tokenizer(const std::string& path, TokenizerConfig config = {.style = TokenizerStyle::hugging_face}) {
+TENON_ON_CALL Tokenizer load_tokenizer(const std::string& path, TokenizerConfig config = {.style = TokenizerStyle::hugging_face}) {
   const auto read_one = [&](const std::string& file) {
     if (file.ends_with(".gz")) return Tokenizer(detail::read_openai_merges(file), std::move(config));
     const detail::BpeFile read = detail::read_tokenizer_json(file);
@@ -40,7 +40,7 @@ inline Tokenizer load_tokenizer(const std::string& path, TokenizerConfig config 
 }
 
 /// Writes vocab.json and merges.txt into a folder, as transformers' CLIPTokenizer reads them. Throws FileError.
-inline void save_tokenizer(const std::string& folder, const Tokenizer& tokenizer) {
+TENON_ON_CALL void save_tokenizer(const std::string& folder, const Tokenizer& tokenizer) {
   std::vector<std::string> tokens;
   for (std::int32_t id = 0; id < tokenizer.size(); ++id) tokens.push_back(tokenizer.token(id));
   detail::save_vocabulary_and_merges(folder, tokens, tokenizer.merges());

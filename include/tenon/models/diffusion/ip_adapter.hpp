@@ -18,10 +18,7 @@ struct PictureAttention final : KeyValuePatch<T> {
   std::shared_ptr<Index> rows;  ///< tokens of all its pictures, shared by the adapter's layers
 
   std::string_view kind() const override { return "ip_adapter"; }
-  void params(const std::function<void(std::string_view, Param<T>&)>& f) override {
-    f("to_k_ip.weight", to_k_ip.weight);
-    f("to_v_ip.weight", to_v_ip.weight);
-  }
+  std::vector<NamedParam<T>> params() override { return {{"to_k_ip.weight", &to_k_ip.weight}, {"to_v_ip.weight", &to_v_ip.weight}}; }
   bool apart() const override { return true; }
   Index context_rows() const override { return *rows; }
   typename KeyValuePatch<T>::KeysValues keys_values(const Var<T>& own = {}) const override {
@@ -230,7 +227,7 @@ IpAdapterParts<T> read_ip_adapter(Unet2d<T>& unet, const std::string& path, cons
     const Index width = std::get<Attention<T>*>(all[i].layer)->k_proj.out();
     patch->to_k_ip = Linear<T>(context_width, width, false), patch->to_v_ip = Linear<T>(context_width, width, false);
     patch->rows = out.adapter.rows;
-    patch->params([&](std::string_view key, Param<T>& param) { list.push_back({join_text(2 * i + 1, '.', key), param.get()}); });
+    for (const auto& [key, param] : patch->params()) list.push_back({join_text(2 * i + 1, '.', key), param->get()});
     out.layers.emplace_back(all[i], std::move(patch));
   }
   load_params(list, keys_values);

@@ -80,21 +80,22 @@ TENON_IN_BODY bool same_but_ones(const Shape& a, const Shape& b);
 /// that are not finite.
 template <class T>
 void fill(Patch<T>& patch, const AdapterFile& file, const LayerTensors& layer, std::set<std::string>& used) {
-  patch.params([&](std::string_view part, Param<T>& param) {
+  for (const auto& [part, named] : patch.params()) {
+    Weight<T>& weight = **named;
     const auto at = layer.names.find(part);
     check<FileError>(at != layer.names.end(), "load_adapter", file.path, ": missing ", layer.module, ".", part);
     const RawTensor& raw = file.tensors.at(at->second);
     // kohya's magnitudes [out, 1, 1, 1] are peft's [1, out, 1, 1]
-    const bool vector = part == "lora_magnitude_vector" && raw.shape.size() == param->shape().size();
-    check<FileError>(vector || same_but_ones(raw.shape, param->shape()), "load_adapter", file.path, ": ", at->second, ": expected shape ",
-                     param->shape(), ", found ", raw.shape);
-    Tensor<T> value = cast<T>(raw).reshape(param->shape());
+    const bool vector = part == "lora_magnitude_vector" && raw.shape.size() == weight.shape().size();
+    check<FileError>(vector || same_but_ones(raw.shape, weight.shape()), "load_adapter", file.path, ": ", at->second, ": expected shape ",
+                     weight.shape(), ", found ", raw.shape);
+    Tensor<T> value = cast<T>(raw).reshape(weight.shape());
     check<FileError>(std::all_of(value.begin(), value.end(), [](T v) { return std::isfinite(v); }), "load_adapter", file.path, ": ", at->second,
                      ": expected finite numbers, found NaN or infinity");
-    param->set(std::move(value));
-    param->set_trainable(false);
+    weight.set(std::move(value));
+    weight.set_trainable(false);
     used.insert(at->second);
-  });
+  }
 }
 
 }  // namespace detail

@@ -21,7 +21,7 @@ TENON_IN_BODY std::optional<double> pattern_value(const Json& config, const std:
       fail<FileError>("load_adapter", config.file(), ": ", table, ": expected a regular expression, found '", key, "'");
     }
     check<FileError>(value.is_number(), "load_adapter", config.file(), ": ", table, ": expected a number for '", key, "'");
-    return value.get<double>();
+    return value.template get<double>();
   }
   return std::nullopt;
 }

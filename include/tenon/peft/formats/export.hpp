@@ -27,8 +27,8 @@ LayerExport export_layer(const SiteRef<T>& site, Patch<T>& patch, DType dtype) {
   if (const auto* decomposed = dynamic_cast<const Decomposed<T>*>(core)) core = decomposed->inner.get();
   const auto* lora = dynamic_cast<const Lora<T>*>(core);
   if (const auto* dora = dynamic_cast<const Dora<T>*>(core)) lora = &dora->lora;
-  patch.params([&](std::string_view part, Param<T>& param) {
-    Tensor<T> value = param->value();
+  for (const auto& [part, param] : patch.params()) {
+    Tensor<T> value = (*param)->value();
     if (lora != nullptr && lora->a0 && (part == "lora_A.weight" || part == "lora_B.weight")) {
       const NoGrad none;
       if (part == "lora_A.weight") {  // the ranks of a group stand together
@@ -40,10 +40,10 @@ LayerExport export_layer(const SiteRef<T>& site, Patch<T>& patch, DType dtype) {
         value = concat<T>({Var<T>(std::move(value)), -Var<T>(lora->b0->value())}, 1).value();
       }
     }
-    const bool own_group = groups > 1 && part == "lora_A.weight" && param->shape()[1] == site.weight->shape()[1];
+    const bool own_group = groups > 1 && part == "lora_A.weight" && (*param)->shape()[1] == site.weight->shape()[1];
     if (own_group) value = reading_every_input(value, groups);
     out.parts.emplace_back(part, raw(value));
-  });
+  }
   if (lora != nullptr) {
     out.rank = lora->rank(), out.alpha = lora->alpha, out.rslora = lora->rslora, out.dropout = lora->dropout;
     if (lora->a0) out.rank *= 2, out.alpha *= lora->rslora ? std::sqrt(2.0) : 2.0;

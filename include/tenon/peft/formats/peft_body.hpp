@@ -15,7 +15,7 @@ namespace tenon::inline TENON_ABI {
 namespace detail {
 
 /// Refuses what this reader would otherwise misread.
-inline void check_supported(const Json& config) {
+TENON_ON_CALL void check_supported(const Json& config) {
   const auto refuse = [&](std::string_view key, bool bad) {
     check<FileError>(!bad, "load_adapter", config.file(), ": ", key, " is not supported yet");
   };
@@ -29,7 +29,7 @@ inline void check_supported(const Json& config) {
 }
 
 /// peft's rule for a list of names: the whole path or its end after a dot. (A string is a regular expression.)
-inline bool peft_names(const Json& config, const std::string& key, const std::string& path) {
+TENON_ON_CALL bool peft_names(const Json& config, const std::string& key, const std::string& path) {
   if (!config.contains(key)) return false;
   try {
     if (config.at(key).is_string()) return std::regex_match(path, std::regex(config.get<std::string>(key)));

@@ -1,10 +1,12 @@
 #pragma once
-// A different adapter for each row of a batch, in one forward (Chen et al. 2023, 2310.18547, on the CPU): products of layers
-// without a patch run whole; a layer with patches runs its rows adapter by adapter, so that each row has the bits that it
-// has alone.
+// How a layer runs the rows of a batch that have adapters of their own (RowAdapters): products of layers without a patch run
+// whole; a layer with patches runs its rows adapter by adapter, so that each row has the bits that it has alone.
+// Templates where a function could be none: a unit that runs no layer does not pay for them.
 #include <algorithm>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -18,13 +20,14 @@ namespace detail {
 /// The adapter that each row of the batch takes; empty for the base.
 struct RowNames {
   std::vector<std::string> of_row;
-  bool uniform;  // all rows take the same
+  bool uniform = false;  // all rows take the same
 
-  explicit RowNames(std::vector<std::string> names)
-      : of_row(std::move(names)), uniform(std::all_of(of_row.begin(), of_row.end(), [&](const auto& name) { return name == of_row.front(); })) {}
   bool names(std::string_view adapter) const {
-    if (uniform) return !of_row.empty() && of_row.front() == adapter;
-    return std::find(of_row.begin(), of_row.end(), adapter) != of_row.end();
+    for (const auto& name : of_row) {
+      if (name == adapter) return true;
+      if (uniform) break;
+    }
+    return false;
   }
 };
 inline thread_local std::shared_ptr<const RowNames> row_adapters;
@@ -43,22 +46,6 @@ class RowScope {
 
 }  // namespace detail
 
-/// While alive, row n of the batch (axis 0 of every layer's input) is tuned by the adapter names[n] alone, or by none where
-/// that is empty; which of them are enabled counts as ever, others are off. Each row has the bits that it has alone.
-///
-///   const RowAdapters rows({"anna", "ben", "", "anna"});
-///   auto y = model(x);  // x [4, ...]
-///
-/// A layer throws ShapeError for an input of another extent, Error for an adapter that is merged. `check_adapters` tells a
-/// name that no layer knows.
-class RowAdapters {
- public:
-  explicit RowAdapters(std::vector<std::string> names) : scope_(std::make_shared<const detail::RowNames>(std::move(names))) {}
-
- private:
-  detail::RowScope scope_;
-};
-
 /// Rows that a layer runs together.
 struct RowGroup {
   std::vector<Index> rows;
@@ -67,12 +54,19 @@ struct RowGroup {
 
 namespace detail {
 
+template <class Name>
+std::shared_ptr<const RowNames> row_names(std::vector<Name> of_row) {
+  const bool uniform = std::all_of(of_row.begin(), of_row.end(), [&](const Name& name) { return name == of_row.front(); });
+  return std::make_shared<const RowNames>(RowNames{std::move(of_row), uniform});
+}
+
 /// Rows by adapter in the order of first use; those whose adapter is not `here` are one group. Nothing when all are of one group.
-inline std::vector<RowGroup> group_rows(const RowNames& all, std::span<const std::string_view> here) {
-  std::vector<std::string_view> adapters;  // one for each group
+template <class Name>
+std::vector<RowGroup> group_rows(const RowNames& all, const std::vector<Name>& here) {
+  std::vector<Name> adapters;  // one for each group
   std::vector<std::vector<Index>> rows;
   for (std::size_t n = 0; n < all.of_row.size(); ++n) {
-    const std::string_view known = all.of_row[n], name = std::find(here.begin(), here.end(), known) != here.end() ? known : std::string_view();
+    const Name known = all.of_row[n], name = std::find(here.begin(), here.end(), known) != here.end() ? known : Name();
     const auto at = static_cast<std::size_t>(std::find(adapters.begin(), adapters.end(), name) - adapters.begin());
     if (at == adapters.size()) adapters.push_back(name), rows.emplace_back();
     rows[at].push_back(static_cast<Index>(n));
@@ -82,7 +76,7 @@ inline std::vector<RowGroup> group_rows(const RowNames& all, std::span<const std
   for (auto& list : rows) {
     std::vector<std::string> names;
     for (const Index n : list) names.push_back(all.of_row[static_cast<std::size_t>(n)]);
-    out.push_back({std::move(list), std::make_shared<const RowNames>(std::move(names))});
+    out.push_back({std::move(list), row_names(std::move(names))});
   }
   return out;
 }
@@ -94,9 +88,10 @@ Var<T> take(const Var<T>& x, const std::vector<Index>& rows) {
   if (consecutive(rows)) return slice(x, 0, rows.front(), rows.back() + 1);
   return index_select(x, 0, Tensor<std::int64_t>({static_cast<Index>(rows.size())}, std::span<const std::int64_t>(rows)));
 }
-inline Tensor<std::int32_t> take(const Tensor<std::int32_t>& x, const std::vector<Index>& rows) {
+template <class Id>
+Tensor<Id> take(const Tensor<Id>& x, const std::vector<Index>& rows) {
   const Index each = x.size() / std::max<Index>(1, x.extent(0));
-  auto out = Tensor<std::int32_t>::uninitialized(x.shape().with(0, static_cast<Index>(rows.size())));
+  auto out = Tensor<Id>::uninitialized(x.shape().with(0, static_cast<Index>(rows.size())));
   for (std::size_t i = 0; i < rows.size(); ++i) std::copy_n(x.data() + rows[i] * each, each, out.data() + static_cast<Index>(i) * each);
   return out;
 }
