@@ -30,12 +30,16 @@ struct Problem {
   ConvShape s;
   std::vector<T> x, w, dy, bias;
   std::vector<double> y, dx, dw;  // the definition
-  explicit Problem(const ConvShape& shape) : s(shape) {
+  /// `brain`: of values that bfloat16 holds exactly.
+  explicit Problem(const ConvShape& shape, bool brain = false) : s(shape) {
     const Index gc = s.group_c(), go = s.group_out(), oh = s.out_h(), ow = s.out_w();
     x = random_values<T>(s.n * s.h * s.w * s.c, 1);
     w = random_values<T>(s.out * gc * s.kh * s.kw, 2);
     dy = random_values<T>(s.pixels() * s.out, 3);
     bias = random_values<T>(s.out, 4);
+    for (auto* values : {&x, &w, &dy})
+      for (T& v : *values)
+        if (brain) v = static_cast<T>(static_cast<float>(bfloat16(static_cast<float>(v))));
     y.resize(dy.size());
     dx.resize(x.size());
     dw.resize(w.size());
@@ -207,6 +211,36 @@ TEST_CASE("conv2d against bfloat16 and int8 panels lies within their rounding, o
         CHECK(largest_error(dx, problem.dx) <= within(s.group_out() * s.kh * s.kw * s.upsample * s.upsample));
       });
     }
+  }
+}
+
+TEST_CASE("conv2d and dX of numbers that bfloat16 holds: float32's errors against bfloat16 panels, the same bits for any number of threads") {
+  for (const ConvShape& s : shapes) {
+    const Problem<float> problem(s, true);
+    CAPTURE(s.h, s.w, s.c, s.out, s.kh, s.kw, s.groups, s.upsample);
+    const auto packed = pack_conv<float>(s, problem.w.data(), DType::f32, DType::bf16);
+    const Index k = s.group_c() * s.kh * s.kw, back = s.group_out() * s.kh * s.kw * s.upsample * s.upsample;
+    const auto within = [](Index terms) { return static_cast<double>(terms + 8) * 0x1p-23; };
+    on_each_isa([&](Isa) {
+      const Guarded<float> x(problem.x), dy(problem.dy), bias(problem.bias);
+      Guarded<float> y(problem.y.size(), 1e30f), dx(problem.x.size(), 1e30f);
+      conv2d_forward(s, x.data(), packed, y.data(), {.bias = bias.data()});
+      CHECK(largest_error(y, problem.y) <= within(k));
+      conv2d_dx(s, dy.data(), packed, dx.data(), false);
+      CHECK(largest_error(dx, problem.dx) <= within(back));
+      conv2d_dx(s, dy.data(), packed, dx.data(), true);
+      auto twice = problem.dx;
+      for (double& d : twice) d *= 2;
+      CHECK(largest_error(dx, twice) <= 4 * within(back));
+      std::vector<float> one(problem.x.size()), again(one.size());
+      {
+        const ThreadScope threads(1);
+        conv2d_dx(s, dy.data(), packed, one.data(), false);
+      }
+      const ThreadScope threads(3);
+      conv2d_dx(s, dy.data(), packed, again.data(), false);
+      CHECK(same_bits(again, one));
+    });
   }
 }
 

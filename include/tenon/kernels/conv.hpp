@@ -246,16 +246,21 @@ namespace detail {
 
 /// gathered = the sum of a weight's taps by which the output pixel at upsample pixel + offset reads an input pixel: one tap, or
 /// none between dilated ones, where there is no upsampling; else those that read one of its copies. False where there is none.
+/// Lines are features of the output, or pairs of them as bfloat16 lanes (never under upsampling).
 template <class T>
 bool gather_taps(const ProductKernels<T>& kernels, const ConvShape& s, const PackedMatrix<T>& w, Index g, Index offset_y, Index offset_x,
-                 Index panel, Index count, Index first, Index last, T* gathered, T* more) {
+                 Index panel, Index count, Index first, Index last, bool paired, T* gathered, T* more) {
   bool found = false;
   for (Index i = 0; i < s.kh; ++i) {
     const Index y = offset_y - s.pad_h + i * s.dilation_h;  // which of its copies
     for (Index j = 0; j < s.kw && y >= 0 && y < s.upsample; ++j) {
       const Index x = offset_x - s.pad_w + j * s.dilation_w;
       if (x < 0 || x >= s.upsample) continue;
-      gather(kernels, packed_operand(w, g, i * s.kw + j, s.group_c()), panel, count, first, last, found ? more : gathered);
+      const Operand<T> tap = packed_operand(w, g, i * s.kw + j, s.group_c());
+      if (paired)
+        kernels.gather_pairs(tap, panel, count, first, last, gathered);
+      else
+        gather(kernels, tap, panel, count, first, last, found ? more : gathered);
       for (Index e = 0; found && e < count * (last - first) * panel_columns; ++e) gathered[e] += more[e];
       found = true;
     }
@@ -265,13 +270,20 @@ bool gather_taps(const ProductKernels<T>& kernels, const ConvShape& s, const Pac
 
 }  // namespace detail
 
-/// dx [n, h, w, c] = the gradient of x (+ dx when `accumulate`), dy [pixels, out], from the panels that forward reads.
+/// dx [n, h, w, c] = the gradient of x (+ dx when `accumulate`), dy [pixels, out], from the panels that forward reads: bfloat16
+/// ones round dy to bfloat16 (but not under upsampling, where weights are added up first), int8 ones are widened to float32.
 template <Real T>
 void conv2d_dx(const ConvShape& s, const T* dy, const PackedMatrix<T>& w, T* dx, bool accumulate) {
   check_conv("conv2d", s);
   const auto kernels = detail::product_kernels(T());
-  const auto zeros = detail::constant_row(s.group_out(), T(0));
-  const Index m = s.n * s.h * s.w, gc = s.group_c(), out = s.group_out();
+  const bool paired = w.width() == 2 && s.upsample == 1;
+  const Index m = s.n * s.h * s.w, gc = s.group_c(), width = paired ? 2 : 1, ld = paired ? (s.group_out() + 15) / 16 * 8 : s.group_out();
+  const Index out = (s.group_out() + width - 1) / width;  // lines of `width` features
+  ConvShape lanes = s;  // its features are lanes
+  lanes.out = s.groups * ld;
+  const detail::NarrowInput<T> narrow(kernels, {.n = s.n, .h = s.out_h(), .w = s.out_w(), .c = s.out, .groups = s.groups}, dy, width, ld);
+  const T* const gradient = paired ? narrow.lanes.data() : dy;
+  const auto zeros = detail::constant_row(ld, T(0));
   const Index offsets_y = s.upsample + (s.kh - 1) * s.dilation_h, offsets_x = s.upsample + (s.kw - 1) * s.dilation_w;
   const bool strided = s.stride_h > 1 || s.stride_w > 1;
   if (strided && !accumulate) std::fill_n(dx, m * s.c, T(0));  // some pixels may have no tap
@@ -295,6 +307,7 @@ void conv2d_dx(const ConvShape& s, const T* dy, const PackedMatrix<T>& w, T* dx,
     detail::Product<T> p;
     p.stretches = &stretch;
     p.stretch_count = 1;
+    p.narrow_count = paired ? 1 : 0;
     const Index block_end = blocks * (r + 1) / grid.rows;
     for (Index top = blocks * r / grid.rows, panel = panel_begin; top < block_end && panel < panel_end;) {
       const Index bottom = std::min(top + span, block_end);
@@ -305,10 +318,11 @@ void conv2d_dx(const ConvShape& s, const T* dy, const PackedMatrix<T>& w, T* dx,
         for (Index first = 0; first < out; first += detail::gathered_lines) {
           stretch.k = out - first < detail::gathered_lines ? out - first : detail::gathered_lines;
           stretch.panel_stride = stretch.k * panel_columns;
-          if (!detail::gather_taps(kernels, s, w, g, offset_y, offset_x, panel, p.last_panel, first, first + stretch.k, gathered, gathered + panel_lines))
+          if (!detail::gather_taps(kernels, s, w, g, offset_y, offset_x, panel, p.last_panel, first, first + stretch.k, paired, gathered,
+                                   gathered + panel_lines))
             break;
           p.accumulate = accumulate || strided || offset > 0 || first > 0;
-          const T* from = dy + g * out + first;
+          const T* from = gradient + g * ld + first;
           for (Index b = top; b < bottom; ++b) {
             const Index line = b / runs, phase = b % runs;
             const Index pixel = strided ? line * s.w + phase : b * detail::block_rows_max;
@@ -320,10 +334,10 @@ void conv2d_dx(const ConvShape& s, const T* dy, const PackedMatrix<T>& w, T* dx,
             const Index limit = strided ? total : std::min(total, detail::block_rows_max);
             for (Index done = 0; done < limit; done += p.rows) {
               p.rows = std::min(limit - done, detail::block_rows_max);
-              detail::output_rows(s, offset_y, offset_x, from, zeros.data(), pixel + done * runs, runs, p.rows, rows);
+              detail::output_rows(lanes, offset_y, offset_x, from, zeros.data(), pixel + done * runs, runs, p.rows, rows);
               p.y = dx + (pixel + done * runs) * s.c + g * gc + panel * panel_columns;
               p.ldy = runs * s.c;
-              kernels.multiply(p);
+              detail::multiply(kernels, paired ? DType::bf16 : dtype_of<T>, p);
             }
           }
         }

@@ -114,21 +114,6 @@ void gather(const ProductKernels<T>& kernels, const Operand<T>& b, Index panel, 
       }
     }
 }
-/// The pairs first .. last of lines of a packed bfloat16 W [k, n] in `count` panels from `panel` on, as lanes.
-template <class T>
-void gather_pairs(const Operand<T>& b, Index panel, Index count, Index first, Index last, T* out) {
-  for (Index p = panel; p < panel + count; ++p)
-    for (Index l = first; l < last; ++l, out += panel_columns) {
-      const T* lanes = b.data + 2 * l / panel_columns * b.ld + 2 * l % panel_columns + p * panel_columns / 2 * panel_columns;
-      const Index columns = std::min(b.n - p * panel_columns, panel_columns);
-      for (Index j = 0; j < panel_columns; j += 2) {
-        std::uint32_t pair[2] = {};  // columns j and j + 1 of lines 2 l and 2 l + 1
-        if (j < columns) std::memcpy(pair, lanes + j / 2 * panel_columns, sizeof pair);
-        const std::uint32_t turned[2] = {(pair[0] & 0xffffu) | pair[1] << 16, pair[0] >> 16 | (pair[1] & 0xffff0000u)};
-        std::memcpy(out + j, turned, sizeof turned);
-      }
-    }
-}
 /// The product of the kernel for panels of that storage.
 template <class T>
 void multiply(const ProductKernels<T>& kernels, DType storage, const Product<T>& p) {
@@ -185,7 +170,7 @@ void gathered_product(bool transposed, Index m, Index k, const T* a, Index lda, 
         for (Index panel = 2 * (groups * q / grid.columns); panel < panel_end; panel += gathered_panels) {
           const Index count = panel_end - panel < gathered_panels ? panel_end - panel : gathered_panels;
           if (width == 2)
-            gather_pairs(b, panel, count, first, first + lines, gathered);
+            kernels.gather_pairs(b, panel, count, first, first + lines, gathered);
           else
             gather(kernels, b, panel, count, first, first + lines, gathered);
           const Stretch<T> stretch{rows, transposed ? panel_columns : 1, lines, gathered, lines * panel_columns};

@@ -92,6 +92,9 @@ struct ProductKernels {
   T (*largest)(const T* x, Index count);  ///< |x|; NaN when an element is not finite
   /// out [count][last - first][16]: the lines first .. last of `count` panels of the operand from `panel` on.
   void (*gather)(const Operand<T>&, Index panel, Index count, Index first, Index last, T* out);
+  /// As `gather`, from a packed bfloat16 operand: a line of the result is a pair of lines, both elements in each lane.
+  /// `first` is a multiple of 8.
+  void (*gather_pairs)(const Operand<T>&, Index panel, Index count, Index first, Index last, T* out);
 };
 
 /// The bodies that the calling thread's Isa selects; double has the generic one.

@@ -28,7 +28,7 @@ namespace tenon::inline TENON_ABI::kernels::real64 {
 namespace tenon::inline TENON_ABI::kernels {
 
 TENON_KERNEL detail::ProductKernels<float> detail::product_kernels(float) {
-  ProductKernels<float> out{TENON_SELECT(multiply<>), {}, nullptr, nullptr, nullptr, TENON_SELECT(gather)};
+  ProductKernels<float> out{TENON_SELECT(multiply<>), {}, nullptr, nullptr, nullptr, TENON_SELECT(gather), nullptr};
 #include <tenon/kernels/isa/copies.inl>
 #if defined(TENON_HAS_AVX512)
   if (current_isa() == Isa::avx512 && cpu_features().bf16 && cpu_features().vnni) {
@@ -45,7 +45,7 @@ TENON_KERNEL detail::ProductKernels<float> detail::product_kernels(float) {
   return out;
 }
 TENON_KERNEL detail::ProductKernels<double> detail::product_kernels(double) {
-  return {&real64::multiply<>, {}, nullptr, nullptr, nullptr, &real64::gather};
+  return {&real64::multiply<>, {}, nullptr, nullptr, nullptr, &real64::gather, nullptr};
 }
 
 }  // namespace tenon::inline TENON_ABI::kernels

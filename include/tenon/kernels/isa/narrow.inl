@@ -120,6 +120,70 @@ TENON_NOINLINE inline void quantize_row(const float* x, Index count, float inver
   }
 }
 
+#if defined(TENON_IN_AVX512)
+// rows [8] of 8 pairs of lanes (u64) = their transpose, the two bfloat16 in the middle of each u64 swapped on the way.
+TENON_INLINE void turn_pairs(__m512i (&rows)[8]) {
+  const __m512i swap = _mm512_broadcast_i32x4(_mm_set_epi64x(0x0f0e0b0a0d0c0908, 0x0706030205040100));
+  __m512i low[4], high[4];
+  TENON_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const __m512i a = _mm512_shuffle_epi8(rows[2 * i], swap), b = _mm512_shuffle_epi8(rows[2 * i + 1], swap);
+    low[i] = _mm512_unpacklo_epi64(a, b);
+    high[i] = _mm512_unpackhi_epi64(a, b);
+  }
+  TENON_UNROLL
+  for (int odd = 0; odd < 2; ++odd) {
+    const __m512i* from = odd != 0 ? high : low;
+    const __m512i a = _mm512_shuffle_i64x2(from[0], from[1], 0x88), b = _mm512_shuffle_i64x2(from[0], from[1], 0xdd);
+    const __m512i c = _mm512_shuffle_i64x2(from[2], from[3], 0x88), d = _mm512_shuffle_i64x2(from[2], from[3], 0xdd);
+    rows[odd] = _mm512_shuffle_i64x2(a, c, 0x88);
+    rows[odd + 2] = _mm512_shuffle_i64x2(b, d, 0x88);
+    rows[odd + 4] = _mm512_shuffle_i64x2(a, c, 0xdd);
+    rows[odd + 6] = _mm512_shuffle_i64x2(b, d, 0xdd);
+  }
+}
+TENON_NOINLINE inline void gather_pairs(const detail::Operand<float>& b, Index panel, Index count, Index first, Index last, float* out) {
+  for (Index l = first; l < last; l += 8) {  // eight pairs of lines lie in one panel of the operand
+    const float* from = b.data + l / 8 * b.ld + panel * 128;
+    float* to = out + (l - first) * 16;
+    for (Index p = 0; p < count; ++p, from += 128, to += (last - first) * 16) {
+      const Index columns = b.n - (panel + p) * 16, held = columns < 16 ? (columns + 1) / 2 : 8;
+      __m512i rows[8];
+      if (held == 8) {
+        TENON_UNROLL
+        for (int i = 0; i < 8; ++i) rows[i] = _mm512_loadu_si512(from + 16 * i);
+      } else {
+        for (Index i = 0; i < 8; ++i) rows[i] = i < held ? _mm512_loadu_si512(from + 16 * i) : _mm512_setzero_si512();
+      }
+      TENON_UNROLL
+      for (int i = 0; i < 8; ++i) __builtin_prefetch(from + 2 * b.ld + 16 * i);
+      turn_pairs(rows);
+      if (last - l >= 8) {
+        TENON_UNROLL
+        for (int i = 0; i < 8; ++i) _mm512_storeu_si512(to + 16 * i, rows[i]);
+      } else {
+        for (Index i = 0; i < last - l; ++i) _mm512_storeu_si512(to + 16 * i, rows[i]);
+      }
+    }
+  }
+}
+#else
+TENON_NOINLINE inline void gather_pairs(const detail::Operand<float>& b, Index panel, Index count, Index first, Index last, float* out) {
+  for (Index p = panel; p < panel + count; ++p) {
+    const Index columns = b.n - p * 16 < 16 ? b.n - p * 16 : 16;
+    for (Index l = first; l < last; ++l, out += 16) {
+      const float* lanes = b.data + l / 8 * b.ld + p * 128 + l % 8 * 2;
+      for (Index j = 0; j < 16; j += 2) {
+        std::uint32_t pair[2] = {};  // columns j and j + 1 of lines 2 l and 2 l + 1
+        if (j < columns) __builtin_memcpy(pair, lanes + j * 8, sizeof pair);
+        const std::uint32_t turned[2] = {(pair[0] & 0xffffu) | pair[1] << 16, pair[0] >> 16 | (pair[1] & 0xffff0000u)};
+        __builtin_memcpy(out + j, turned, sizeof turned);
+      }
+    }
+  }
+}
+#endif
+
 #if defined(TENON_IN_AVX512BF16)
 #include <tenon/kernels/isa/tile.inl>
 #endif
@@ -153,5 +217,6 @@ TENON_ON_CALL void use_narrow(detail::ProductKernels<float>& out) {
   out.round_row = &round_row;
   out.quantize_row = &quantize_row;
   out.largest = &largest;
+  out.gather_pairs = &gather_pairs;
 }
 #endif
