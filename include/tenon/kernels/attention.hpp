@@ -23,8 +23,8 @@ struct AttentionShape {
   bool causal = false;  ///< query i sees keys 0 .. i (and the prefix)
   const Index* key_lengths = nullptr;  ///< [n]: keys of each sample that count (and the prefix), 0 .. lk; null: all
   Index stride_q = 0, stride_k = 0, stride_v = 0, stride_out = 0;
-  /// What forward multiplies in: bf16 rounds q, k, v and the weights to it on machines that multiply bfloat16 (AVX-512 BF16), for
-  /// speed; softmax and sums stay float32. On others, in double and in backward it is the same as f32.
+  /// What is multiplied in: bf16 rounds q, k, v and the weights to it on machines that multiply bfloat16 (AVX-512 BF16), for
+  /// speed, and in backward dout and the scores' gradients; softmax and sums stay float32. On others and in double it is the same as f32.
   DType products = DType::f32;
 };
 

@@ -18,8 +18,8 @@ struct AttentionOptions {
   std::vector<Index> key_lengths;
   /// Further keys and values [P, D] in front of each sample's own, which every query sees.
   std::optional<Var<T>> prefix_k, prefix_v;
-  /// bf16 (of float only): forward multiplies in bfloat16 where the machine does, which rounds q, k, v and the weights of the keys;
-  /// softmax and sums stay float32, and backward multiplies in float32.
+  /// bf16 (of float only): multiplies in bfloat16 where the machine does, which rounds q, k, v and the weights of the keys, and in
+  /// backward dy and the gradients of the scores; softmax and sums stay float32.
   DType products = DType::f32;
 };
 

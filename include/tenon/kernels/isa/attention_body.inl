@@ -114,21 +114,6 @@ TENON_NOINLINE inline void delta(const HeadTask& h) {
   }
 }
 
-/// Sixteen lanes: scores become p = exp(scale s - lse), dscores scale p (dp - delta).
-TENON_NOINLINE inline void soften_backward(const HeadTask& h, Index i, Index first_key, Index count, Index common, Index n,
-                                           float* scores, float* dscores) {
-  const F16 scale = set1(h.scale), log2 = log2_scale(h);
-  const F16 minus_lse = load_partial(h.lse + i, n) * set1(-1.44269502f), delta = load_partial(h.delta + i, n);
-  for (Index k = 0; k < count; ++k) {
-    float* s = scores + strip * k;
-    float* ds = dscores + strip * k;
-    F16 p = exp2_nonpositive(fma(load(s), log2, minus_lse));
-    if (first_key + k >= common) p = select(sees(h, h.query + i, first_key + k), p, zero());
-    store(s, p);
-    store(ds, p * (load(ds) - delta) * scale);
-  }
-}
-
 /// Writes the gradients of one key; null means 0.
 inline void put_key(const HeadTask& h, Index key, const float* dk, const float* dv) {
   const bool in_prefix = key < h.prefix;
@@ -143,70 +128,13 @@ inline void put_key(const HeadTask& h, Index key, const float* dk, const float* 
   }
 }
 
-TENON_NOINLINE inline void backward(const HeadTask& h) {
-  const Index width = detail::padded_width(h.d), keys_ld = keys_stride(h.keys);
-  float* kt = h.scratch;                                 // [d, keys_ld]
-  float* vt = kt + h.d * keys_ld;                        // [d, keys_ld]
-  float* k = vt + h.d * keys_ld;                         // [key_block_max, width]
-  float* qt = k + key_block_max * width;                 // [d, strip]
-  float* dot = qt + h.d * strip;                         // [d, strip], dout
-  float* q = dot + h.d * strip;                          // [strip, width]
-  float* dout = q + strip * width;                       // [strip, width]
-  float* scores = dout + strip * width;                  // [key_block_max, strip]
-  float* dscores = scores + key_block_max * strip;       // [key_block_max, strip]
-  float* dk = dscores + key_block_max * strip;           // [key_block_max, width]
-  float* dv = dk + key_block_max * width;                // [key_block_max, width]
-  const float* rows[key_block_max];
-
-  const Index keys = h.last_key < h.keys ? h.last_key : h.keys;
-  const bool want_dk = h.dk != nullptr || h.dprefix_k != nullptr, want_dv = h.dv != nullptr || h.dprefix_v != nullptr;
-  if (h.dq != nullptr && h.keys == 0)
-    for (Index i = 0; i < h.queries; ++i)
-      for (Index c = 0; c < h.d; ++c) h.dq[i * h.stride_q + c] = 0.0f;
-  for (Index first = h.first_key, count; first < keys; first += count) {
-    count = key_block_count(keys - first);
-    point(rows, h.v, h.stride_v, h.prefix_v, h.stride_prefix, h.prefix, first, count);
-    pack_transposed(rows, count, h.d, vt, keys_ld);
-    point(rows, h.k, h.stride_k, h.prefix_k, h.stride_prefix, h.prefix, first, count);
-    pack_transposed(rows, count, h.d, kt, keys_ld);
-    if (h.dq != nullptr) pack_rows(rows, count, h.d, k, width);
-    Index done = 0;  // keys of this block whose dk and dv have begun
-    for (Index i = 0; i < h.queries; i += strip) {
-      const Index n = h.queries - i < strip ? h.queries - i : strip;
-      const Visible seen = visible(h, h.query + i, n);
-      if (seen.end <= first) continue;
-      const Index used = seen.end - first < count ? seen.end - first : count, lanes = (n + 15) / 16 * 16;
-      point(rows, h.q, h.stride_q, i, n);
-      pack_transposed(rows, n, h.d, qt, strip);
-      if (want_dk) pack_rows(rows, n, h.d, q, width);
-      point(rows, h.dout, h.stride_out, i, n);
-      pack_transposed(rows, n, h.d, dot, strip);
-      if (want_dv) pack_rows(rows, n, h.d, dout, width);
-      multiply<false>({used, lanes, h.d, kt, keys_ld, qt, strip, 16, scores, strip, false, nullptr});
-      multiply<false>({used, lanes, h.d, vt, keys_ld, dot, strip, 16, dscores, strip, false, nullptr});
-      for (Index j = 0; j < n; j += 16) soften_backward(h, i + j, first, used, seen.common, n - j, scores + j, dscores + j);
-      if (h.dq != nullptr) {
-        if (first > 0) {
-          point(rows, h.dq, h.stride_q, i, n);
-          pack_transposed(rows, n, h.d, qt, strip);
-        }
-        multiply<false>({h.d, lanes, used, k, width, dscores, strip, 16, qt, strip, first > 0, nullptr});
-        unpack_transposed(qt, n, h.d, nullptr, h.dq + i * h.stride_q, h.stride_q);
-      }
-      const Index old = done < used ? done : used;  // under a causal mask later strips reach further keys
-      if (want_dk) {
-        multiply<true>({old, width, n, dscores, 1, q, width, 16, dk, width, true, nullptr});
-        multiply<true>({used - old, width, n, dscores + old * strip, 1, q, width, 16, dk + old * width, width, false, nullptr});
-      }
-      if (want_dv) {
-        multiply<true>({old, width, n, scores, 1, dout, width, 16, dv, width, true, nullptr});
-        multiply<true>({used - old, width, n, scores + old * strip, 1, dout, width, 16, dv + old * width, width, false, nullptr});
-      }
-      if (used > done) done = used;
-    }
-    for (Index r = 0; r < count; ++r) put_key(h, first + r, r < done ? dk + r * width : nullptr, r < done ? dv + r * width : nullptr);
-  }
-  for (Index key = h.first_key < keys ? keys : h.first_key; key < h.last_key; ++key) put_key(h, key, nullptr, nullptr);
+/// Writes the weights p and the gradients ds of the scores of keys k and k + 1 (if there is one), of 16 queries from j on.
+TENON_INLINE void store_slopes(float* scores, float* dscores, float*, Index k, Index j, Index count, const F16 (&p)[2], const F16 (&ds)[2]) {
+  store_weights(scores + j, k, count, p);
+  store_weights(dscores + j, k, count, ds);
 }
+/// Where store_slopes leaves ds with the keys as rows.
+inline float* key_rows(float* dscores, float*) { return dscores; }
+#include <tenon/kernels/isa/attention_backward.inl>
 
 }  // namespace attention

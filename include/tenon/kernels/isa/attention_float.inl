@@ -92,7 +92,12 @@ TENON_KERNEL void attention_backward(const AttentionShape& shape, const Attentio
   const Index heads = s.n * s.heads, width = s.heads * s.d, keys = s.prefix + s.lk;
   Buffer<float> delta(heads * s.lq), dprefix_k(g.dprefix_k != nullptr ? s.n * s.prefix * width : 0),
       dprefix_v(g.dprefix_v != nullptr ? s.n * s.prefix * width : 0);
-  const auto backward = TENON_SELECT(attention::backward);
+  auto backward = TENON_SELECT(attention::backward);
+#include <tenon/kernels/isa/copies.inl>
+#if defined(TENON_HAS_AVX512BF16)
+  if (s.products == DType::bf16 && current_isa() == Isa::avx512 && cpu_features().bf16) backward = &avx512bf16::attention::backward;
+#endif
+#include <tenon/kernels/isa/copies_end.inl>
   const auto sum_delta = TENON_SELECT(attention::delta);
   const auto task_of = [&](Index head, Index query, Index queries, float* scratch) {
     const Index b = head / s.heads, h = head % s.heads;

@@ -1,4 +1,4 @@
-// Attention's forward with products of bfloat16 pairs (vdpbf16ps); softmax and all sums are float32.
+// Attention with products of bfloat16 pairs (vdpbf16ps); softmax and all sums are float32.
 namespace attention {
 
 using namespace avx512::attention;
@@ -38,7 +38,21 @@ inline void pack_values(const float** rows, Index count, Index d, float* out, In
       store(out + c, pair(load_partial(rows[r] + c, d - c), r + 1 < count ? load_partial(rows[r + 1] + c, d - c) : zero()));
 }
 
+/// p in pairs of queries, [key, strip / 2 of strip]; ds in pairs of keys, and in `more` in pairs of queries.
+TENON_INLINE void store_slopes(float* scores, float* dscores, float* more, Index k, Index j, Index count, const F16 (&p)[2], const F16 (&ds)[2]) {
+  TENON_UNROLL
+  for (int e = 0; e < 2; ++e) {
+    if (k + e == count) break;
+    const Index at = strip * (k + e) + j / 2;
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(scores + at), __builtin_bit_cast(__m256i, _mm512_cvtneps_pbh(p[e].v)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(more + at), __builtin_bit_cast(__m256i, _mm512_cvtneps_pbh(ds[e].v)));
+  }
+  store_weights(dscores + j, k, count, ds);
+}
+inline float* key_rows(float*, float* more) { return more; }
+
 #include <tenon/kernels/isa/attention_tile.inl>
 #include <tenon/kernels/isa/attention_forward.inl>
+#include <tenon/kernels/isa/attention_backward.inl>
 
 }  // namespace attention

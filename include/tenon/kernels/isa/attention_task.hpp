@@ -38,7 +38,7 @@ inline constexpr Index attention_scratch(Index d, Index chunk) {
 }
 inline constexpr Index attention_scratch_backward(Index d) {
   return d * (2 * keys_stride_max + 2 * attention_strip) + padded_width(d) * (3 * key_block_max + 2 * attention_strip) +
-         2 * key_block_max * attention_strip;
+         3 * key_block_max * attention_strip;
 }
 
 }  // namespace tenon::inline TENON_ABI::kernels::detail
