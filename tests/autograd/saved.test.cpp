@@ -91,3 +91,30 @@ TEST_CASE("NarrowSaved leaves doubles and small tensors as they are") {
   const auto small = variable(numbers<float>({8, 8}, generator));
   CHECK(gradient(small, true) == gradient(small, false));
 }
+
+TEST_CASE("attention that multiplies bfloat16 keeps q, k and v rounded: the same gradients as from the whole values") {
+  Generator generator(7);
+  auto q = variable(numbers<float>({2, 40, 64}, generator)), k = variable(numbers<float>({2, 50, 64}, generator)), v = variable(numbers<float>({2, 50, 64}, generator));
+  const auto dy = numbers<float>({2, 40, 64}, generator);
+  const kernels::AttentionShape shape{.n = 2, .heads = 4, .lq = 40, .lk = 50, .d = 16, .scale = 0.25, .products = DType::bf16};
+  const kernels::AttentionInputs<float> inputs{q.value().data(), k.value().data(), v.value().data()};
+  Tensor<float> y({2, 40, 64}), lse({2, 4, 40}), dq({2, 40, 64}), dk({2, 50, 64}), dv({2, 50, 64});
+  kernels::attention_forward(shape, inputs, y.data(), lse.data());
+  kernels::attention_backward(shape, inputs, y.data(), lse.data(), dy.data(), {dq.data(), dk.data(), dv.data()});
+
+  AttentionOptions<float> options;
+  options.heads = 4;
+  options.products = DType::bf16;
+  auto out = attention(q, k, v, options);
+  CHECK(out.value() == y);
+  backward(out, dy);
+  CHECK(q.grad() == dq);
+  CHECK(k.grad() == dk);
+  CHECK(v.grad() == dv);
+
+  auto temporary = q * 1.0;
+  const std::weak_ptr<const Tensor<float>> whole = temporary.shared();
+  out = attention(temporary, k, v, options);
+  temporary = Var<float>();
+  CHECK(whole.expired() == kernels::attention_rounds(shape));
+}

@@ -83,14 +83,17 @@ bool saves_narrow(Index size) {
   return std::is_same_v<T, float> && narrow_saved && grad_enabled() && size >= narrow_saved_least;
 }
 
+/// How a value is kept: as NarrowSaved says, as it is, or rounded: because the pullback reads it so anyway.
+enum class Keep { by_scope, exact, rounded };
+
 /// A value as a pullback keeps it.
 template <Real T>
 class Saved {
  public:
   Saved() = default;
-  explicit Saved(std::shared_ptr<const Tensor<T>> value) {
+  explicit Saved(std::shared_ptr<const Tensor<T>> value, Keep keep = Keep::by_scope) {
     if constexpr (std::is_same_v<T, float>)
-      if (value && saves_narrow<T>(value->size())) {
+      if (value && (keep == Keep::by_scope ? saves_narrow<T>(value->size()) : keep == Keep::rounded && grad_enabled() && value->size() >= narrow_saved_least)) {
         narrow_ = narrow_copies.of(value);
         return;
       }

@@ -59,6 +59,9 @@ TENON_KERNEL void attention_backward(const AttentionShape& shape, const Attentio
 inline void attention_backward(const AttentionShape& shape, const AttentionInputs<double>& x, const double* out,
                                const double* lse, const double* dout, const AttentionGradients<double>& gradients);
 
+/// Whether this thread's kernels round q, k and v to bfloat16, forward and backward.
+TENON_KERNEL bool attention_rounds(const AttentionShape& shape);
+
 namespace detail {
 
 inline AttentionShape with_strides(AttentionShape s) {

@@ -56,12 +56,15 @@ Var<T> attention(const Var<T>& q, const Var<T>& k, const Var<T>& v, const Attent
                              out->data(), lse.data());
   const std::array<Var<T>, 5> inputs{q, k, v, prefix_k, prefix_v};
   std::shared_ptr<const Tensor<T>> value = std::move(out);
+  // Queries and keys are kept as forward reads them: their scores meet its log-sum-exp in an exponential.
+  const bool rounds = kernels::attention_rounds(shape) && std::any_of(inputs.begin(), inputs.end(), [](const Var<T>& x) { return x.requires_grad(); });
+  const auto keep = rounds ? detail::Keep::rounded : detail::Keep::exact;
   return record(value, std::span<const Var<T>>(inputs),
-                // Queries and keys are kept exact: their scores meet the log-sum-exp of forward in an exponential.
-                [shape, lengths = options.key_lengths, saved_y = detail::Saved<T>(value), saved_v = detail::Saved<T>(v.shared()), lse = std::move(lse), q = q.shared(),
-                 k = k.shared(), prefix_k = prefix_k.shared(), prefix_v = prefix_v.shared()](Tensor<T>& dy, std::span<Grad<T>> dx) {
+                [shape, lengths = options.key_lengths, saved_y = detail::Saved<T>(value), lse = std::move(lse), saved_q = detail::Saved<T>(q.shared(), keep),
+                 saved_k = detail::Saved<T>(k.shared(), keep), saved_v = detail::Saved<T>(v.shared(), rounds ? keep : detail::Keep::by_scope),
+                 prefix_k = prefix_k.shared(), prefix_v = prefix_v.shared()](Tensor<T>& dy, std::span<Grad<T>> dx) {
                   const auto y = saved_y.get();
-                  const std::array x{q, k, saved_v.get(), prefix_k, prefix_v};
+                  const std::array x{saved_q.get(), saved_k.get(), saved_v.get(), prefix_k, prefix_v};
                   kernels::AttentionShape s = shape;
                   s.key_lengths = lengths.empty() ? nullptr : lengths.data();
                   std::array<Tensor<T>, 5> d;

@@ -64,6 +64,10 @@ inline Index attention_chunk(const AttentionShape& s, Index length, Index part, 
 
 }  // namespace detail
 
+TENON_KERNEL bool attention_rounds(const AttentionShape& shape) {
+  return shape.products == DType::bf16 && current_isa() == Isa::avx512 && is_compiled(Isa::avx512) && cpu_features().bf16;
+}
+
 TENON_KERNEL void attention_forward(const AttentionShape& shape, const AttentionInputs<float>& x, float* out, float* lse) {
   const AttentionShape s = detail::with_strides(shape);
   if (s.n * s.heads * s.lq == 0) return;
@@ -71,7 +75,7 @@ TENON_KERNEL void attention_forward(const AttentionShape& shape, const Attention
   auto forward = TENON_SELECT(attention::forward);
 #include <tenon/kernels/isa/copies.inl>
 #if defined(TENON_HAS_AVX512BF16)
-  if (s.products == DType::bf16 && current_isa() == Isa::avx512 && cpu_features().bf16) forward = &avx512bf16::attention::forward;
+  if (attention_rounds(s)) forward = &avx512bf16::attention::forward;
 #endif
 #include <tenon/kernels/isa/copies_end.inl>
   detail::with_scratch(s.n * s.heads * chunks, detail::attention_scratch(s.d, chunk), [&](Index task, float* scratch) {
@@ -95,7 +99,7 @@ TENON_KERNEL void attention_backward(const AttentionShape& shape, const Attentio
   auto backward = TENON_SELECT(attention::backward);
 #include <tenon/kernels/isa/copies.inl>
 #if defined(TENON_HAS_AVX512BF16)
-  if (s.products == DType::bf16 && current_isa() == Isa::avx512 && cpu_features().bf16) backward = &avx512bf16::attention::backward;
+  if (attention_rounds(s)) backward = &avx512bf16::attention::backward;
 #endif
 #include <tenon/kernels/isa/copies_end.inl>
   const auto sum_delta = TENON_SELECT(attention::delta);
