@@ -84,7 +84,7 @@ const Problem problems[] = {{2048, 2048, 2048}, {4096, 320, 320}, {4096, 2560, 3
                             {257, 4096, 1024},  {77, 768, 768},   {77, 3072, 768},   {50, 768, 768},    {50, 3072, 768},
                             {1, 768, 768}};
 
-// Forward in each storage type, and both gradients in float32.
+// Forward in each storage type, dX in float32 and bfloat16, dW in float32.
 void gemm_rows(const Problem& s, Run& run) {
   const auto [m, n, k] = s;
   const double operations = 2.0 * static_cast<double>(m * n * k);
@@ -93,11 +93,12 @@ void gemm_rows(const Problem& s, Run& run) {
   std::vector<Floats> y;
   for (const auto& [storage, name] : storages) packed.emplace_back(w.data(), n, k, k, storage);
   for (int i = 0; i < 7; ++i) y.emplace_back(m * n);
-  Floats dx(m * k), dw(n * k);
+  Floats dx[2] = {Floats(m * k), Floats(m * k)}, dw(n * k);
   std::vector<Rival> rivals;
   for (std::size_t i = 0; i < 3; ++i)
     rivals.push_back({"gemm", storages[i].second, "tenon", [&, i, m = m, n = n, k = k] { kernels::gemm(x.data(), k, m, packed[i], y[i].data(), n); }, y[i].data()});
-  rivals.push_back({"gemm_dx", "f32", "tenon", [&, m = m, n = n, k = k] { kernels::gemm_dx(dy.data(), n, m, packed[0], dx.data(), k, false); }, dx.data()});
+  for (std::size_t i = 0; i < 2; ++i)
+    rivals.push_back({"gemm_dx", storages[i].second, "tenon", [&, i, m = m, n = n, k = k] { kernels::gemm_dx(dy.data(), n, m, packed[i], dx[i].data(), k, false); }, dx[i].data()});
   rivals.push_back({"gemm_dw", "f32", "tenon", [&, m = m, n = n, k = k] { kernels::gemm_dw(dy.data(), n, x.data(), k, m, n, k, dw.data(), k, false); }, dw.data()});
 #if defined(TENON_WITH_EIGEN)
   rivals.push_back({"gemm", "f32", "eigen", [&, m = m, n = n, k = k] { eigen_gemm(x.data(), w.data(), y[3].data(), m, n, k); }, y[3].data()});
@@ -114,7 +115,7 @@ void gemm_rows(const Problem& s, Run& run) {
 #endif
   run.peers.add(rivals, join_text("gemm ", m, ' ', n, ' ', k), {&x, &w});
   run.peers.results(rivals, m * n);
-  time_all(run, rivals, {0, 1, 2, 3, 4});
+  time_all(run, rivals, {0, 1, 2, 3, 4, 5});
 #if defined(TENON_WITH_ONEDNN)
   for (std::size_t i = 0; i < 2; ++i) one[i].copy_result(y[5 + i].data(), m * n);
 #endif
@@ -191,11 +192,12 @@ void conv_rows(const kernels::ConvShape& s, Run& run) {
   std::vector<Floats> y;
   for (const auto& [storage, name] : storages) packed.push_back(kernels::pack_conv<float>(s, w.data(), DType::f32, storage));
   for (int i = 0; i < 5; ++i) y.emplace_back(pixels * s.out);
-  Floats dx(in), dw(w.size());
+  Floats dx[2] = {Floats(in), Floats(in)}, dw(w.size());
   std::vector<Rival> rivals;
   for (std::size_t i = 0; i < 3; ++i)
     rivals.push_back({"conv", storages[i].second, "tenon", [&, i] { kernels::conv2d_forward(s, x.data(), packed[i], y[i].data()); }, y[i].data()});
-  rivals.push_back({"conv_dx", "f32", "tenon", [&] { kernels::conv2d_dx(s, dy.data(), packed[0], dx.data(), false); }, dx.data()});
+  for (std::size_t i = 0; i < 2; ++i)
+    rivals.push_back({"conv_dx", storages[i].second, "tenon", [&, i] { kernels::conv2d_dx(s, dy.data(), packed[i], dx[i].data(), false); }, dx[i].data()});
   rivals.push_back({"conv_dw", "f32", "tenon", [&] { kernels::conv2d_dw(s, x.data(), dy.data(), dw.data(), false); }, dw.data()});
 #if defined(TENON_WITH_ONEDNN)
   Onednn one[2] = {Onednn::conv(s.n, s.h, s.w, s.c, s.out, s.kh, s.pad_h, x.data(), w.data(), false),
@@ -205,7 +207,7 @@ void conv_rows(const kernels::ConvShape& s, Run& run) {
 #endif
   run.peers.add(rivals, join_text("conv ", s.n, ' ', s.h, ' ', s.w, ' ', s.c, ' ', s.out, ' ', s.kh, ' ', s.pad_h), {&x, &w});
   run.peers.results(rivals, pixels * s.out);
-  time_all(run, rivals, {0, 1, 2, 3, 4});
+  time_all(run, rivals, {0, 1, 2, 3, 4, 5});
 #if defined(TENON_WITH_ONEDNN)
   for (std::size_t i = 0; i < 2; ++i) one[i].copy_result(y[3 + i].data(), pixels * s.out);
 #endif
@@ -255,7 +257,7 @@ void attention_rows(kernels::AttentionShape s, Run& run) {
   const Index width = s.heads * s.d, queries = s.n * s.lq * width, keys = s.n * s.lk * width;
   const double operations = 4.0 * static_cast<double>(s.n * s.heads * s.lq * s.lk * s.d);
   const auto q = random_values(queries, 1), k = random_values(keys, 2), v = random_values(keys, 3), dy = random_values(queries, 4);
-  Floats y(queries), lse(s.n * s.heads * s.lq), y_bf16(queries), lse_bf16(lse.size()), dq(queries), dk(keys), dv(keys);
+  Floats y(queries), lse(s.n * s.heads * s.lq), y_bf16(queries), lse_bf16(lse.size()), dq(queries), dk(keys), dv(keys), dv_bf16(keys);
   kernels::AttentionShape narrow = s;
   narrow.products = DType::bf16;
   const kernels::AttentionInputs<float> inputs{q.data(), k.data(), v.data()};
@@ -265,9 +267,12 @@ void attention_rows(kernels::AttentionShape s, Run& run) {
     kernels::attention_backward(s, inputs, y.data(), lse.data(), dy.data(), {.dq = dq.data(), .dk = dk.data(), .dv = dv.data()});
   }, dv.data()});
   rivals.push_back({"attention", "bf16", "tenon", [&] { kernels::attention_forward(narrow, inputs, y_bf16.data(), lse_bf16.data()); }, y_bf16.data()});
+  rivals.push_back({"attention_backward", "bf16", "tenon", [&] {
+    kernels::attention_backward(narrow, inputs, y_bf16.data(), lse_bf16.data(), dy.data(), {.dq = dq.data(), .dk = dk.data(), .dv = dv_bf16.data()});
+  }, dv_bf16.data()});
   run.peers.add(rivals, join_text("attention ", s.n, ' ', s.heads, ' ', s.lq, ' ', s.lk, ' ', s.d), {&q, &k, &v});
   run.peers.results(rivals, queries);
-  time_all(run, rivals, {0, 1, 2});
+  time_all(run, rivals, {0, 1, 2, 3});
   // softmax row of query i of (sample, head) in double; then out = p v, and dv = the sum over queries of p dy.
   std::vector<double> p(static_cast<std::size_t>(s.lk));
   const auto softmax = [&](Index sample, Index head, Index i) {
@@ -291,19 +296,21 @@ void attention_rows(kernels::AttentionShape s, Run& run) {
       return sum;
     }, 100);
   };
-  const double backward_error = relative_error(dv.data(), keys, [&](Index at) {
-    const Index sample = at / width / s.lk, c = at % width;
-    double sum = 0;
-    for (Index i = 0; i < s.lq; ++i) {
-      softmax(sample, c / s.d, i);
-      sum += p[static_cast<std::size_t>(at / width % s.lk)] * static_cast<double>(dy[(sample * s.lq + i) * width + c]);
-    }
-    return sum;
-  }, s.lq * s.lk > 100000 ? 1 : 20);
+  const auto backward_error = [&](const float* result) {
+    return relative_error(result, keys, [&](Index at) {
+      const Index sample = at / width / s.lk, c = at % width;
+      double sum = 0;
+      for (Index i = 0; i < s.lq; ++i) {
+        softmax(sample, c / s.d, i);
+        sum += p[static_cast<std::size_t>(at / width % s.lk)] * static_cast<double>(dy[(sample * s.lq + i) * width + c]);
+      }
+      return sum;
+    }, s.lq * s.lk > 100000 ? 1 : 20);
+  };
   for (const Rival& rival : rivals) {
     const bool backward = rival.name == "attention_backward";
     run.report.row(rival, {s.n, s.heads, s.lq, s.lk, s.d}, backward ? 2.5 * operations : operations,
-                   backward ? backward_error : forward_error(rival.result), peaks_of(run, rival));
+                   backward ? backward_error(rival.result) : forward_error(rival.result), peaks_of(run, rival));
   }
 }
 

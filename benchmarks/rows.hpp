@@ -54,12 +54,16 @@ inline double seconds_of(Rival& rival) {
   rival.run();
   return seconds_now() - begin;
 }
-/// Runs all in turn until `budget` seconds are over, each at least five times after one to warm up.
+/// Runs all in turn until `budget` seconds are over, in at least five turns each. A turn lasts 20 ms and two runs or more after one
+/// that does not count: the threads of the rival before still spin, waiting for work, and its data fill the caches.
 inline void interleave(std::vector<Rival>& rivals, double budget) {
-  for (Rival& rival : rivals) seconds_of(rival);
   const double begin = seconds_now();
-  for (int round = 0; round < 5 || (round < 2000 && seconds_now() - begin < budget); ++round)
-    for (Rival& rival : rivals) rival.seconds.push_back(seconds_of(rival));
+  for (int round = 0; round < 5 || seconds_now() - begin < budget; ++round)
+    for (Rival& rival : rivals) {
+      seconds_of(rival);
+      const double turn = seconds_now();
+      for (int run = 0; run < 2 || seconds_now() - turn < 0.02; ++run) rival.seconds.push_back(seconds_of(rival));
+    }
   for (Rival& rival : rivals) std::sort(rival.seconds.begin(), rival.seconds.end());
 }
 

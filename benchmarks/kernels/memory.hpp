@@ -15,8 +15,8 @@ namespace tenon_benchmark {
 /// Bytes count once for each array read and once for each written. Errors are against the formulas in double.
 inline void memory_rows(Report& report, double budget) {
   namespace kernels = tenon::kernels;
-  constexpr Index samples = 2, pixels = 4096, channels = 320, groups = 32, width = 1280;
-  const Index count = samples * pixels * channels, rows = count / width;  // 10.5 MB
+  constexpr Index samples = 16, pixels = 4096, channels = 320, groups = 32, width = 1280;
+  const Index count = samples * pixels * channels, rows = count / width;  // 84 MB, more than caches hold
   const double array = 4.0 * static_cast<double>(count);
   const Floats x = random_values(count, 1), gamma = random_values(width, 2), beta = random_values(width, 3), gradient = random_values(count, 4);
   std::vector<Floats> y;
