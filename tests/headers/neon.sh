@@ -8,7 +8,7 @@ compiler=$(command -v aarch64-linux-gnu-g++ || true)
 emulator=$(command -v qemu-aarch64-static || command -v qemu-aarch64 || true)
 if [ -z "$compiler" ] || [ -z "$emulator" ]; then
   echo "skipped: needs aarch64-linux-gnu-g++ and qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user)"
-  exit
+  exit 77
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
