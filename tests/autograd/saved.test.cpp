@@ -30,7 +30,7 @@ struct Step {
     Var<float> loss;
     {
       const NarrowSaved scope(narrow);
-      auto n = layer_norm(x, gamma, beta);
+      auto n = layer_norm(x, gamma, beta) * 1.0;  // a value that cannot be made again
       normalised = n.shared();
       const LowRank<float> term{&a, &b, 0.5f, std::nullopt};
       const auto h = linear(n, w, nullptr, Activation::gelu, std::span(&term, 1));
@@ -90,6 +90,39 @@ TEST_CASE("NarrowSaved leaves doubles and small tensors as they are") {
   CHECK(gradient(large, true) == gradient(large, false));
   const auto small = variable(numbers<float>({8, 8}, generator));
   CHECK(gradient(small, true) == gradient(small, false));
+}
+
+TEST_CASE("products keep no value that a norm can make again: the same gradients, and a used graph is an error") {
+  Generator generator(8);
+  const auto x = variable(numbers<float>({2, 16, 32}, generator)), gamma = variable(numbers<float>({32}, generator)), beta = variable(numbers<float>({32}, generator));
+  const Weight<float> w{numbers<float>({32, 32}, generator, 0.2), true}, a{numbers<float>({4, 32}, generator, 0.2), true}, b{numbers<float>({32, 4}, generator, 0.5), true},
+      kernel{numbers<float>({32, 32, 3, 3}, generator, 0.06), true};
+  const LowRank<float> term{&a, &b, 0.5f, std::nullopt};
+  const auto run = [&](bool made_again) {
+    const auto keep = [&](const Var<float>& v) { return made_again ? v : v * 1.0; };
+    auto n = keep(layer_norm(x, gamma, beta));
+    std::weak_ptr<const Tensor<float>> values[2] = {n.shared()};
+    const auto h = linear(n, w, nullptr, Activation::none, std::span(&term, 1)) + linear(n, w);
+    auto g = keep(group_norm(reshape(h, {2, 4, 4, 32}), 4, gamma, beta, 1e-5, true));
+    values[1] = g.shared();
+    const auto c = conv2d(g, kernel, nullptr, {.padding = 1});
+    n = g = Var<float>();
+    for (const auto& value : values) CHECK(value.expired() == made_again);
+    backward(mean(c * c));
+    CHECK_THROWS_AS(backward(sum(c)), GraphError);
+    std::vector<Tensor<float>> out;
+    for (const auto& leaf : {x, gamma, beta, w.var(), a.var(), b.var(), kernel.var()}) {
+      out.push_back(leaf.grad());
+      leaf.clear_grad();
+    }
+    return out;
+  };
+  CHECK(run(true) == run(false));
+
+  const auto n = layer_norm(x, gamma, beta);
+  const auto first = sum(n), second = sum(linear(n, w));
+  backward(first);
+  CHECK_THROWS_WITH(backward(second), contains("already used"));
 }
 
 TEST_CASE("attention that multiplies bfloat16 keeps q, k and v rounded: the same gradients as from the whole values") {

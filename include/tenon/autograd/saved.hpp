@@ -99,10 +99,22 @@ class Saved {
       }
     value_ = std::move(value);
   }
+  /// An input: only its node, where that can make the value again, and NarrowSaved does not round it.
+  explicit Saved(const Var<T>& x) {
+    if (!saves_narrow<T>(x.size()) && x.node() && x.node()->pullback && x.node()->pullback->remakes)
+      node_ = x.node();
+    else
+      *this = Saved(x.shared());
+  }
 
-  explicit operator bool() const { return value_ != nullptr || narrow_ != nullptr; }
-  /// The value; a copy in float32 where it was rounded.
+  explicit operator bool() const { return value_ != nullptr || narrow_ != nullptr || node_ != nullptr; }
+  bool narrow() const { return narrow_ != nullptr; }
+  /// The value; a copy in float32 where it was rounded. Throws GraphError where the node that should make it is used up.
   std::shared_ptr<const Tensor<T>> get() const {
+    if (node_) {
+      check<GraphError>(node_->pullback != nullptr, "backward", "this graph was already used; compute the value again before a second backward");
+      return node_->pullback->remake();
+    }
     if constexpr (std::is_same_v<T, float>)
       if (narrow_) return std::make_shared<const Tensor<T>>(widened(*narrow_));
     return value_;
@@ -111,6 +123,7 @@ class Saved {
  private:
   std::shared_ptr<const Tensor<T>> value_;
   std::shared_ptr<const Tensor<bfloat16>> narrow_;
+  std::shared_ptr<Node<T>> node_;
 };
 
 }  // namespace detail

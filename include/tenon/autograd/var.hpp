@@ -79,6 +79,9 @@ template <Real T>
 struct Pullback {
   virtual ~Pullback() = default;
   virtual void operator()(Tensor<T>& dy, std::span<Grad<T>> dx) = 0;
+  /// Where `remakes`: the node's value again, the same bits, from what is kept anyway. An operation on it need not keep it then.
+  virtual std::shared_ptr<const Tensor<T>> remake() { return nullptr; }
+  bool remakes = false;
 };
 
 template <Real T>
@@ -194,9 +197,15 @@ struct PullbackOf final : Pullback<T> {
   explicit PullbackOf(F&& function) : f(std::move(function)) {}
   void operator()(Tensor<T>& dy, std::span<Grad<T>> dx) override { f(dy, dx); }
 };
-}  // namespace detail
+/// Of a function object that can also remake() the value, where it says so (remakes()).
+template <Real T, class F>
+struct RemakingPullbackOf final : Pullback<T> {
+  F f;
+  explicit RemakingPullbackOf(F&& function) : f(std::move(function)) { this->remakes = f.remakes(); }
+  void operator()(Tensor<T>& dy, std::span<Grad<T>> dx) override { f(dy, dx); }
+  std::shared_ptr<const Tensor<T>> remake() override { return f.remake(); }
+};
 
-namespace detail {
 template <Real T>
 bool any_wanted(std::span<const Var<T>> inputs) {
   bool wanted = false;
@@ -218,7 +227,10 @@ Var<T> record_node(std::shared_ptr<const Tensor<T>> y, std::span<const Var<T>> i
 template <Real T, class F>
 Var<T> record(std::shared_ptr<const Tensor<T>> y, std::span<const Var<T>> inputs, F&& pullback) {
   if (!detail::any_wanted(inputs)) return Var<T>(std::move(y), nullptr);
-  std::unique_ptr<Pullback<T>> kept(new detail::PullbackOf<T, std::remove_cvref_t<F>>(std::forward<F>(pullback)));
+  using Function = std::remove_cvref_t<F>;
+  constexpr bool remaking = requires(Function f) { f.remake(); };
+  using Kept = std::conditional_t<remaking, detail::RemakingPullbackOf<T, Function>, detail::PullbackOf<T, Function>>;
+  std::unique_ptr<Pullback<T>> kept(new Kept(std::forward<F>(pullback)));
   return detail::record_node(std::move(y), inputs, std::move(kept));
 }
 template <Real T, class F>

@@ -106,11 +106,11 @@ Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity
   kernels::conv2d_forward<T>(s, x.value().data(), *packed, y.data(), epilogue, terms);
 
   for (auto& state : states) {
-    if (inputs[state.input].requires_grad()) state.x = detail::Saved<T>((state.own_input ? inputs[state.input + 2] : x).shared());
+    if (inputs[state.input].requires_grad()) state.x = detail::Saved<T>(state.own_input ? inputs[state.input + 2] : x);
     if (!inputs[state.input + 1].requires_grad()) state.t = Tensor<T>();
   }
   return record(std::make_shared<const Tensor<T>>(std::move(y)), std::span<const Var<T>>(inputs),
-                [s, packed, states = std::move(states), x_shape = x.shape(), x = inputs[1].requires_grad() ? detail::Saved<T>(x.shared()) : detail::Saved<T>()](
+                [s, packed, states = std::move(states), x_shape = x.shape(), x = inputs[1].requires_grad() ? detail::Saved<T>(x) : detail::Saved<T>()](
                     Tensor<T>& dy, std::span<Grad<T>> dx) {
                   if (dx[2].wanted()) kernels::column_sum(dy.data(), s.out, s.pixels(), s.out, dx[2].slot().data(), true);
                   for (Index n = 0, rows = s.out_h() * s.out_w(); dx[3].wanted() && n < s.n; ++n)

@@ -93,7 +93,7 @@ Var<T> linear_product(std::string_view op, const Var<T>& x, const Weight<T>& wei
   if (!wanted) return Var<T>(std::move(y));
 
   for (auto& state : states) {
-    if (inputs[state.input].requires_grad()) state.x = Saved<T>((state.own_input ? inputs[state.input + 2] : x).shared());
+    if (inputs[state.input].requires_grad()) state.x = Saved<T>(state.own_input ? inputs[state.input + 2] : x);
     if (!inputs[state.input + 1].requires_grad()) state.t = Tensor<T>();
   }
   auto shared_y = std::make_shared<const Tensor<T>>(std::move(y));
@@ -102,7 +102,7 @@ Var<T> linear_product(std::string_view op, const Var<T>& x, const Weight<T>& wei
     if (pre.size() > 0 && saves_narrow<T>(pre.size())) narrow_pre = narrowed(std::exchange(pre, Tensor<T>()));
   return record(shared_y, std::span<const Var<T>>(inputs),
                 [m, n, k, packed, activation, gated, pre = std::move(pre), narrow_pre = std::move(narrow_pre), states = std::move(states),
-                 out = keeps_y ? Saved<T>(shared_y) : Saved<T>(), x = w.requires_grad() ? Saved<T>(x.shared()) : Saved<T>(),
+                 out = keeps_y ? Saved<T>(shared_y) : Saved<T>(), x = w.requires_grad() ? Saved<T>(x) : Saved<T>(),
                  x_shape = x.shape()](Tensor<T>& dy, std::span<Grad<T>> dx) mutable {
                   if constexpr (std::is_same_v<T, float>)
                     if (narrow_pre.size() > 0) pre = widened(narrow_pre);

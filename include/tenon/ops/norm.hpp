@@ -13,6 +13,78 @@ T* wanted_data(const Grad<T>& grad, Tensor<T>& d, const Shape& shape) {
   return d.data();
 }
 inline Index rows_of(const Shape& shape) { return shape[-1] > 0 ? shape.size() / shape[-1] : 0; }
+
+/// What a norm keeps, and the value made again from it: once, for all operations that ask, until the norm's own turn in backward.
+template <Real T>
+struct NormPullback {
+  Saved<T> saved;
+  std::shared_ptr<const Tensor<T>> gamma, beta;
+  Tensor<T> mean, rstd;
+  std::shared_ptr<const Tensor<T>> again{};
+
+  bool remakes() const { return !saved.narrow(); }
+  /// `forward(x, y, mean, rstd)` writes the value.
+  template <class Forward>
+  std::shared_ptr<const Tensor<T>> remake_by(Forward&& forward) {
+    if (!again) {
+      const auto x = saved.get();
+      auto y = std::make_shared<Tensor<T>>(Tensor<T>::uninitialized(x->shape()));
+      forward(x->data(), y->data(), mean.data(), rstd.data());
+      again = std::move(y);
+    }
+    return again;
+  }
+  /// `run(x, to, to_gamma, to_beta)` writes the gradients that are wanted, the others being null.
+  template <class Run>
+  void backward(std::span<Grad<T>> dx, Run&& run) {
+    again.reset();
+    const auto in = saved.get();
+    Tensor<T> d, dgamma, dbeta;
+    T* to = wanted_data(dx[0], d, in->shape());
+    T* to_gamma = wanted_data(dx[1], dgamma, gamma->shape());
+    T* to_beta = wanted_data(dx[2], dbeta, gamma->shape());
+    run(in->data(), to, to_gamma, to_beta);
+    dx[0].add(std::move(d));
+    dx[1].add(std::move(dgamma));
+    dx[2].add(std::move(dbeta));
+  }
+};
+
+template <Real T>
+struct LayerNormPullback : NormPullback<T> {
+  Index rows, width;
+  double eps;
+
+  void operator()(Tensor<T>& dy, std::span<Grad<T>> dx) {
+    this->backward(dx, [&](const T* x, T* to, T* to_gamma, T* to_beta) {
+      kernels::layer_norm_backward(rows, width, x, this->gamma->data(), this->mean.data(), this->rstd.data(), static_cast<const T*>(dy.data()), to, to_gamma, to_beta);
+    });
+  }
+  std::shared_ptr<const Tensor<T>> remake() {
+    return this->remake_by([&](const T* x, T* y, T* mean, T* rstd) {
+      kernels::layer_norm_forward(rows, width, eps, x, this->gamma->data(), this->beta->data(), y, mean, rstd);
+    });
+  }
+};
+
+template <Real T>
+struct GroupNormPullback : NormPullback<T> {
+  Index n, pixels, channels, groups;
+  double eps;
+  bool silu;
+
+  void operator()(Tensor<T>& dy, std::span<Grad<T>> dx) {
+    this->backward(dx, [&](const T* x, T* to, T* to_gamma, T* to_beta) {
+      kernels::group_norm_backward(n, pixels, channels, groups, silu, x, this->gamma->data(), this->beta->data(), this->mean.data(), this->rstd.data(),
+                                   static_cast<const T*>(dy.data()), to, to_gamma, to_beta);
+    });
+  }
+  std::shared_ptr<const Tensor<T>> remake() {
+    return this->remake_by([&](const T* x, T* y, T* mean, T* rstd) {
+      kernels::group_norm_forward(n, pixels, channels, groups, eps, silu, x, this->gamma->data(), this->beta->data(), y, mean, rstd);
+    });
+  }
+};
 }  // namespace detail
 
 /// (x - mean) / sqrt(variance + eps) * gamma + beta along the last axis (Ba et al., 1607.06450); x [..., D], gamma and
@@ -25,19 +97,7 @@ Var<T> layer_norm(const Var<T>& x, const Var<T>& gamma, const Var<T>& beta, doub
   auto y = Tensor<T>::uninitialized(x.shape()), mean = Tensor<T>::uninitialized({rows}), rstd = Tensor<T>::uninitialized({rows});
   kernels::layer_norm_forward(rows, width, eps, x.value().data(), gamma.value().data(), beta.value().data(), y.data(), mean.data(), rstd.data());
   return record(std::move(y), {x, gamma, beta},
-                [=, saved = detail::Saved<T>(x.shared()), gamma = gamma.shared(), mean = std::move(mean), rstd = std::move(rstd)](
-                    Tensor<T>& dy, std::span<Grad<T>> dx) {
-                  const auto in = saved.get();
-                  Tensor<T> d, dgamma, dbeta;
-                  T* to = detail::wanted_data(dx[0], d, in->shape());
-                  T* to_gamma = detail::wanted_data(dx[1], dgamma, gamma->shape());
-                  T* to_beta = detail::wanted_data(dx[2], dbeta, gamma->shape());
-                  kernels::layer_norm_backward(rows, width, in->data(), gamma->data(), mean.data(), rstd.data(),
-                                               static_cast<const T*>(dy.data()), to, to_gamma, to_beta);
-                  dx[0].add(std::move(d));
-                  dx[1].add(std::move(dgamma));
-                  dx[2].add(std::move(dbeta));
-                });
+                detail::LayerNormPullback<T>{{detail::Saved<T>(x.shared()), gamma.shared(), beta.shared(), std::move(mean), std::move(rstd)}, rows, width, eps});
 }
 
 /// Normalises each sample's channels in `groups` groups over all pixels (Wu and He, 1803.08494), then `* gamma + beta`,
@@ -51,19 +111,7 @@ Var<T> group_norm(const Var<T>& x, Index groups, const Var<T>& gamma, const Var<
   auto y = Tensor<T>::uninitialized(x.shape()), mean = Tensor<T>::uninitialized({n, groups}), rstd = Tensor<T>::uninitialized({n, groups});
   kernels::group_norm_forward(n, pixels, channels, groups, eps, silu, x.value().data(), gamma.value().data(), beta.value().data(), y.data(), mean.data(), rstd.data());
   return record(std::move(y), {x, gamma, beta},
-                [=, saved = detail::Saved<T>(x.shared()), gamma = gamma.shared(), beta = beta.shared(), mean = std::move(mean), rstd = std::move(rstd)](
-                    Tensor<T>& dy, std::span<Grad<T>> dx) {
-                  const auto in = saved.get();
-                  Tensor<T> d, dgamma, dbeta;
-                  T* to = detail::wanted_data(dx[0], d, in->shape());
-                  T* to_gamma = detail::wanted_data(dx[1], dgamma, gamma->shape());
-                  T* to_beta = detail::wanted_data(dx[2], dbeta, gamma->shape());
-                  kernels::group_norm_backward(n, pixels, channels, groups, silu, in->data(), gamma->data(), beta->data(), mean.data(), rstd.data(),
-                                               static_cast<const T*>(dy.data()), to, to_gamma, to_beta);
-                  dx[0].add(std::move(d));
-                  dx[1].add(std::move(dgamma));
-                  dx[2].add(std::move(dbeta));
-                });
+                detail::GroupNormPullback<T>{{detail::Saved<T>(x.shared()), gamma.shared(), beta.shared(), std::move(mean), std::move(rstd)}, n, pixels, channels, groups, eps, silu});
 }
 
 /// x / max(|x|, eps) along the last axis, |x| being the length of the row.
