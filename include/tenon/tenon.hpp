@@ -21,7 +21,8 @@
 //
 // Decisions worth knowing before a change:
 // - A Tensor copies deep; a Var shares a const value. A pullback captures values (`x.shared()`), never Vars: a Var in a
-//   pullback would tie the graph into itself and make its destruction recursive.
+//   pullback would tie the graph into itself and make its destruction recursive. Of an input that a norm made, a product keeps
+//   the node instead (Saved, Pullback::remake): the norm keeps its own input anyway, and its turn in backward comes later.
 // - A layer's parameters begin as declared shapes without elements, so that building a large model costs nothing before its
 //   checkpoint is loaded. Loaded parameters are frozen, initialised ones trainable.
 // - Activations are channels-last. Weights keep the checkpoint's shape; only packs reorder, at first use.
