@@ -61,8 +61,8 @@ struct LayerNormPullback : NormPullback<T> {
     });
   }
   std::shared_ptr<const Tensor<T>> remake() {
-    return this->remake_by([&](const T* x, T* y, T* mean, T* rstd) {
-      kernels::layer_norm_forward(rows, width, eps, x, this->gamma->data(), this->beta->data(), y, mean, rstd);
+    return this->remake_by([&](const T* x, T* y, T* to_mean, T* to_rstd) {
+      kernels::layer_norm_forward(rows, width, eps, x, this->gamma->data(), this->beta->data(), y, to_mean, to_rstd);
     });
   }
 };
@@ -80,8 +80,8 @@ struct GroupNormPullback : NormPullback<T> {
     });
   }
   std::shared_ptr<const Tensor<T>> remake() {
-    return this->remake_by([&](const T* x, T* y, T* mean, T* rstd) {
-      kernels::group_norm_forward(n, pixels, channels, groups, eps, silu, x, this->gamma->data(), this->beta->data(), y, mean, rstd);
+    return this->remake_by([&](const T* x, T* y, T* to_mean, T* to_rstd) {
+      kernels::group_norm_forward(n, pixels, channels, groups, eps, silu, x, this->gamma->data(), this->beta->data(), y, to_mean, to_rstd);
     });
   }
 };
