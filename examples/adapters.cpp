@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include <tenon/models/clip/checkpoint.hpp>
+#include <tenon/models/diffusion/save_like.hpp>
 #include <tenon/peft/combine.hpp>
 #include <tenon/peft/formats/peft.hpp>
 #include <tenon/peft/skeleton.hpp>
@@ -35,13 +36,32 @@ std::pair<std::string, double> with_number(const std::string& text) {
   fail("adapters", text, ": expected FILE or FILE:NUMBER");
 }
 
-/// A CLIP in a folder or file. A U-Net's folder is told from it here.
-Clip<float> open_model(const std::string& path) {
+template <class M>
+M open_model(const std::string& path) {
+  if constexpr (std::same_as<M, StableDiffusion<float>>) return M::load(path);
+  else if constexpr (std::same_as<M, Unet2d<float>>) return load_unet<float>(path);
+  else return load_clip<float>(path);
+}
+/// Calls `f.operator()<M>()`, M the type of the model at a path: Stable Diffusion, the folder of a U-Net, or a CLIP.
+template <class F>
+void with_type_of(const std::string& path, F&& f) {
+  const auto exists = [&](const char* file) { return std::filesystem::exists(path + file); };
   check(!path.empty(), "adapters", "expected --model FOLDER_OR_FILE");
-  const std::string config = path + "/config.json";
-  if (std::filesystem::exists(config) && Json::read(config).get<std::string>("_class_name", "").starts_with("UNet"))
-    fail("adapters", path, ": a U-Net; this program reads CLIP models so far");
-  return load_clip<float>(path);
+  const bool single = std::filesystem::is_regular_file(path);
+  if (exists("/model_index.json") || (single && open_checkpoint(path).contains("model.diffusion_model.input_blocks.0.0.weight")))
+    f.template operator()<StableDiffusion<float>>();
+  else if (exists("/config.json") && Json::read(path + "/config.json").get<std::string>("_class_name", "").starts_with("UNet"))
+    f.template operator()<Unet2d<float>>();
+  else
+    f.template operator()<Clip<float>>();
+}
+/// Calls `f(model)` with the model at a path.
+template <class F>
+void with_model(const std::string& path, F&& f) {
+  with_type_of(path, [&]<class M>() {
+    M model = open_model<M>(path);
+    f(model);
+  });
 }
 
 std::string percent(double share) { return fixed(100 * share, 2) + " %"; }
@@ -103,10 +123,7 @@ AdapterReport attach_and_report(M& model, const AdapterFile& file, const Options
 /// Runs `f(model)` with the model of --model, or with only the layers that the files tune.
 template <class F>
 void with_layers(const Options& o, const std::vector<AdapterFile>& files, F&& f) {
-  if (!o.model.empty()) {
-    auto clip = open_model(o.model);
-    return f(clip);
-  }
+  if (!o.model.empty()) return with_model(o.model, f);
   Skeleton<float> skeleton;
   for (const auto& file : files) add_layers(skeleton, file);
   f(skeleton);
@@ -159,9 +176,10 @@ void info(const Options& o) {
 }
 
 void check_file(const Options& o) {
-  auto clip = open_model(o.model);
-  const auto report = attach_and_report(clip, load_adapter(o.file), o, "default");
-  if (!report.missing.empty()) std::cout << "layers like the tuned ones that it leaves alone: " << report.missing.size() << '\n' << list(report.missing);
+  with_model(o.model, [&](auto& model) {
+    const auto report = attach_and_report(model, load_adapter(o.file), o, "default");
+    if (!report.missing.empty()) std::cout << "layers like the tuned ones that it leaves alone: " << report.missing.size() << '\n' << list(report.missing);
+  });
 }
 
 void convert(const Options& o) {
@@ -221,23 +239,30 @@ void combine_files(const Options& o, CombineOptions::Method method) {
 void merge_files(const Options& o) {
   check(!o.files.empty(), "adapters", "expected --lora FILE or --lora FILE:SCALE");
   check(!o.out.empty(), "adapters", "expected --out FOLDER");
-  auto clip = open_model(o.model);
-  for (std::size_t i = 0; i < o.files.size(); ++i) {
-    const auto [path, scale] = with_number(o.files[i]);
-    attach_and_report(clip, load_adapter(path), o, "file " + std::to_string(i + 1), scale);
-  }
-  merge_and_unload(clip);
-  save_clip(clip, o.out);
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "preprocessor_config.json"})
-    if (std::filesystem::exists(o.model + "/" + name))
-      std::filesystem::copy_file(o.model + "/" + name, o.out + "/" + name, std::filesystem::copy_options::overwrite_existing);
+  with_model(o.model, [&]<class M>(M& model) {
+    for (std::size_t i = 0; i < o.files.size(); ++i) {
+      const auto [path, scale] = with_number(o.files[i]);
+      attach_and_report(model, load_adapter(path), o, "file " + std::to_string(i + 1), scale);
+    }
+    merge_and_unload(model);
+    if constexpr (std::same_as<M, Clip<float>>) {
+      save_clip(model, o.out);
+      for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "preprocessor_config.json"})
+        if (std::filesystem::exists(o.model + "/" + name))
+          std::filesystem::copy_file(o.model + "/" + name, o.out + "/" + name, std::filesystem::copy_options::overwrite_existing);
+    } else {
+      save_like(model, o.model, o.out);
+    }
+  });
   std::cout << "wrote " << o.out << '\n';
 }
 
 void extract_adapter(const Options& o) {
-  auto base = open_model(o.base), tuned = open_model(o.tuned);
-  print_errors(extract(base, tuned, {.rank = o.rank}));
-  write(base, "default", o, DType::f32, AdapterFile::Format::kohya);
+  with_type_of(o.base, [&]<class M>() {
+    auto base = open_model<M>(o.base), tuned = open_model<M>(o.tuned);
+    print_errors(extract(base, tuned, {.rank = o.rank}));
+    write(base, "default", o, DType::f32, AdapterFile::Format::kohya);
+  });
 }
 
 }  // namespace
@@ -248,7 +273,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.add_option("--threads", o.threads, "Threads (0: all available)")->check(CLI::NonNegativeNumber);
   const auto model = [&](CLI::App* c, bool required = false) {
-    auto* option = c->add_option("--model", o.model, required ? "The CLIP model: a folder or a file" : "The CLIP model, where names alone do not tell the layers");
+    auto* option = c->add_option("--model", o.model, required ? "The model: a Stable Diffusion, a folder or a file, the folder of a U-Net, or a CLIP" : "The model, where names alone do not tell the layers");
     if (required) option->required();
     c->add_option("--part", o.part, "Which part of a file of several models is meant, or is written: unet, text_encoder or text_encoder_2")
         ->check(CLI::IsMember({"unet", "text_encoder", "text_encoder_2"}));
@@ -272,7 +297,7 @@ int main(int argc, char** argv) {
   auto* merge_command = app.add_subcommand("merge", "Writes a model with adapters folded into its weights");
   model(merge_command, true);
   merge_command->add_option("--lora", o.files, "FILE or FILE:SCALE (repeatable)")->required();
-  merge_command->add_option("--out", o.out, "Folder to write")->required();
+  merge_command->add_option("--out", o.out, "What to write: a folder, or of a Stable Diffusion in a single file another such file")->required();
   auto* combine_command = app.add_subcommand("combine", "One LoRA from the weighted sum of several");
   combine_command->add_option("FILES", o.files, "FILE or FILE:WEIGHT, one or more")->required();
   combine_command->add_option("--method", o.method, "sum (exact, ranks add), svd (the best of --rank), linear (factors summed apart, as peft's linear)")

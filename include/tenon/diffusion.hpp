@@ -4,6 +4,7 @@
 
 #include <tenon/io/image.hpp>
 #include <tenon/models/diffusion/control_net.hpp>
+#include <tenon/models/diffusion/save_like.hpp>
 #include <tenon/models/diffusion/stable_diffusion.hpp>
 #include <tenon/peft/formats/textual_inversion.hpp>
 

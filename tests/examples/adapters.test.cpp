@@ -131,8 +131,34 @@ TEST_CASE("adapters check, merge and extract on a CLIP") {
   refuse({"extract", "--base", model, "--tuned", model, "--out", scratch / "none"}, "no weight of the two models differs");
   refuse({"check", name("kohya"), "--model", scratch / "nowhere"}, "nowhere");
   refuse({"check", golden::path("peft_methods/ia3"), "--model", model}, "no layer of this model takes anything from it");
-  std::filesystem::create_directory(scratch / "unet");
-  save_json(scratch / "unet/config.json", {{"_class_name", "UNet2DConditionModel"}});
-  refuse({"check", lora, "--model", scratch / "unet"}, "a U-Net; this program reads CLIP models so far");
+}
+
+TEST_CASE("adapters check, merge and extract know a Stable Diffusion and the folder of a U-Net") {
+  Scratch scratch("adapters-diffusion");
+  const std::string model = default_data() + "/diffusion", lora = default_data() + "/loras/line-art.safetensors";
+  holds(succeed({"check", lora, "--model", model}), {"used 300 of 300 tensors in 100 layers"});
+  holds(succeed({"check", lora, "--model", model + "/unet"}), {"used 300 of 300 tensors in 100 layers"});
+  holds(succeed({"merge", "--model", model, "--lora", lora + ":0.5", "--out", scratch / "merged"}), {"wrote "});
+  holds(succeed({"merge", "--model", model + "/unet", "--lora", lora + ":0.5", "--out", scratch / "unet"}), {"wrote "});
+  CHECK(read_file(scratch / "merged/unet/diffusion_pytorch_model.safetensors", 1 << 24) == read_file(scratch / "unet/diffusion_pytorch_model.safetensors", 1 << 24));
+  auto base = load_unet<float>(model + "/unet"), merged = load_unet<float>(scratch / "unet");
+  attach(base, load_adapter(lora), {.scale = 0.5, .part = "unet"});
+  Generator generator(3);
+  Tensor<float> x({1, 16, 16, 4}), states({1, 16, base.config.cross_attention_dim[0]});
+  fill_uniform(x.span(), -1, 1, generator);
+  fill_uniform(states.span(), -1, 1, generator);
+  const auto of = [&](const Unet2d<float>& unet) { return unet(Var<float>(x), Tensor<float>::of({500}), {.states = Var<float>(states)}).value(); };
+  const auto wanted = of(base);
+  CHECK(golden::error(of(merged), wanted) < 2e-3);  // half precision
+  // The file's alpha is its rank and its scale was a half: what comes out has scale 1.
+  holds(succeed({"extract", "--base", model, "--tuned", scratch / "merged", "--rank", "8", "--out", scratch / "again.safetensors"}), {"100 layers", "kohya"});
+  auto again = load_unet<float>(model + "/unet");
+  attach(again, load_adapter(scratch / "again.safetensors"), {.part = "unet"});
+  CHECK(golden::error(of(again), wanted) < 2e-3);
+  refuse({"merge", "--model", model, "--lora", lora, "--out", scratch / "merged"}, "expected a new or empty folder");
+  refuse({"extract", "--base", model, "--tuned", model + "/unet", "--out", scratch / "none.safetensors"}, "model_index.json");
+  std::filesystem::create_directory(scratch / "broken");
+  save_json(scratch / "broken/config.json", {{"_class_name", "UNet2DConditionModel"}});
+  refuse({"check", lora, "--model", scratch / "broken"}, "diffusion_pytorch_model.safetensors");
 }
 #endif

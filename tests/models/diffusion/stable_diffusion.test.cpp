@@ -81,47 +81,12 @@ TEST_CASE("complete runs give diffusers' latents") {
   }
 }
 
-namespace {
-
-/// A checkpoint's tensors under the names of a single file, as single_file_<model>.json says.
-StateDict single_file(const std::string& model) {
-  StateDict out("single");
-  const Json parts = Json::read(golden_folder + "/single_file_" + model + ".json");
-  for (const std::string& part : parts.keys()) {
-    const std::string folder = models().folder(model) + "/" + part;
-    const auto file = SafetensorsFile::open(folder + (part.starts_with("text") ? "/model.safetensors" : "/diffusion_pytorch_model.safetensors"));
-    for (const auto& [name, from] : parts.value()[part].items()) {
-      const auto make = [&](const Tensor<float>& value) { out.insert(name, {DType::f32, "F32", value.shape(), [value] { return raw_copy(value); }}); };
-      if (from.is_array()) {  // q, k and v, one below the other
-        std::vector<Var<float>> rows;
-        for (const auto& one : from) rows.emplace_back(file.load<float>(one.get<std::string>()));
-        make(concat(rows, 0).value());
-        continue;
-      }
-      Tensor<float> value = file.load<float>(from.get<std::string>());
-      if (name.ends_with("text_projection")) value = transpose(Var<float>(value)).value();
-      if (name.find(".attn_1.") != name.npos && value.rank() == 2) value = std::move(value).reshape({value.extent(0), value.extent(1), 1, 1});
-      make(value);
-    }
-  }
-  const Tensor<float> unread({3}, {1, 2, 3});  // what trainers leave beside the model
-  for (const char* name : {"alphas_cumprod", "model_ema.diffusion_modelinput_blocks00weight"}) out.insert(name, {DType::f32, "F32", unread.shape(), [unread] { return raw_copy(unread); }});
-  return out;
-}
-void save(const std::string& path, const StateDict& dict) {
-  std::vector<NamedTensor> tensors;
-  for (const auto& name : dict.names()) tensors.push_back({name, dict.raw(name)});
-  save_safetensors(path, std::move(tensors));
-}
-
-}  // namespace
-
 TEST_CASE("a single file gives its folder's bits") {
   for (const std::string name : {"sd1", "sd2", "sdxl"}) {
     INFO(name);
     const std::string path = models().scratch / (name + ".safetensors");
-    StateDict dict = single_file(name);
-    save(path, dict);
+    StateDict dict = tiny::single_file(models().folder(name), name);
+    tiny::save(path, dict);
     const auto pipe = StableDiffusion<float>::load(path, {.tokenizer = models().folder(name) + "/tokenizer"});
     const std::string copy = models().scratch / ("one-head-" + name);
     std::filesystem::copy(models().folder(name), copy, std::filesystem::copy_options::recursive);
@@ -140,11 +105,11 @@ TEST_CASE("a single file gives its folder's bits") {
     CHECK((pipe.scheduler.config.prediction_type == PredictionType::v_prediction) == (name == "sd2"));
   }
   // what a file's keys say
-  StateDict dict = single_file("sdxl");
+  StateDict dict = tiny::single_file(models().folder("sdxl"), "sdxl");
   const Tensor<float> flag = Tensor<float>::of({});
   for (const char* key : {"v_pred", "ztsnr"}) dict.insert(key, {DType::f32, "F32", flag.shape(), [flag] { return raw_copy(flag); }});
   const std::string path = models().scratch / "v.safetensors";
-  save(path, dict);
+  tiny::save(path, dict);
   const auto pipe = StableDiffusion<float>::load(path, {.tokenizer = models().folder("sdxl") + "/tokenizer_2"});
   CHECK(pipe.scheduler.config.prediction_type == PredictionType::v_prediction);
   CHECK(pipe.scheduler.config.rescale_betas_zero_snr == true);
@@ -158,9 +123,9 @@ TEST_CASE("checkpoints that are none, or not whole") {
   REQUIRE_THROWS_WITH(load(models().scratch / ""), contains("expected a folder of diffusers with model_index.json"));
   const std::string path = models().scratch / "broken.safetensors";
   const auto refused = [&](const std::function<void(StateDict&)>& change, const std::string& text) {
-    StateDict dict = single_file("sd1");
+    StateDict dict = tiny::single_file(models().folder("sd1"), "sd1");
     change(dict);
-    save(path, dict);
+    tiny::save(path, dict);
     REQUIRE_THROWS_WITH(StableDiffusion<float>::load(path, {.tokenizer = models().folder("sd1") + "/tokenizer"}), contains(text));
   };
   const auto rename = [](std::string_view from, std::string_view to) {
@@ -173,7 +138,7 @@ TEST_CASE("checkpoints that are none, or not whole") {
   refused(rename("model.diffusion_model.", "model."), "expected a checkpoint of Stable Diffusion 1, 2 or XL");
   refused([](StateDict& d) { d.rename([](const std::string& n) { return n.starts_with("first") ? std::nullopt : std::optional(n); }); }, "expected the autoencoder");
   refused([](StateDict& d) { d.erase("model.diffusion_model.middle_block.0.out_layers.3.weight"); }, "missing mid_block.resnets.0.conv2.weight");
-  save(path, single_file("sd1"));
+  tiny::save(path, tiny::single_file(models().folder("sd1"), "sd1"));
   REQUIRE_THROWS_WITH(load(path), contains("name a folder with its tokenizer"));
 
   namespace fs = std::filesystem;

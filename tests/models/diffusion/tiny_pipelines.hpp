@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include <tenon/models/diffusion/load_components.hpp>
+#include <tenon/ops/shape.hpp>
 
 #include "../../io/scratch.hpp"
 #include "golden.hpp"
@@ -50,6 +51,36 @@ inline std::string folder(const Scratch& scratch, const std::string& name) {
       fs::copy(std::string(TENON_SOURCE_DIR) + "/examples/data/clip/" + file, to + "/tokenizer" + part.substr(12) + "/" + file);
   }
   return to;
+}
+
+/// The tensors of a model's folder under the names of a single file, as single_file_<model>.json says.
+inline StateDict single_file(const std::string& folder, const std::string& model) {
+  StateDict out("single");
+  const Json parts = Json::read(golden::path("stable_diffusion") + "/single_file_" + model + ".json");
+  for (const std::string& part : parts.keys()) {
+    const auto file = SafetensorsFile::open(folder + "/" + part + (part.starts_with("text") ? "/model.safetensors" : "/diffusion_pytorch_model.safetensors"));
+    for (const auto& [name, from] : parts.value()[part].items()) {
+      const auto make = [&](const Tensor<float>& value) { out.insert(name, {DType::f32, "F32", value.shape(), [value] { return raw_copy(value); }}); };
+      if (from.is_array()) {  // q, k and v, one below the other
+        std::vector<Var<float>> rows;
+        for (const auto& one : from) rows.emplace_back(file.load<float>(one.get<std::string>()));
+        make(concat(rows, 0).value());
+        continue;
+      }
+      Tensor<float> value = file.load<float>(from.get<std::string>());
+      if (name.ends_with("text_projection")) value = transpose(Var<float>(value)).value();
+      if (name.find(".attn_1.") != name.npos && value.rank() == 2) value = std::move(value).reshape({value.extent(0), value.extent(1), 1, 1});
+      make(value);
+    }
+  }
+  const Tensor<float> unread({3}, {1, 2, 3});  // what trainers leave beside the model
+  for (const char* name : {"alphas_cumprod", "model_ema.diffusion_modelinput_blocks00weight"}) out.insert(name, {DType::f32, "F32", unread.shape(), [unread] { return raw_copy(unread); }});
+  return out;
+}
+inline void save(const std::string& path, const StateDict& dict) {
+  std::vector<NamedTensor> tensors;
+  for (const auto& name : dict.names()) tensors.push_back({name, dict.raw(name)});
+  save_safetensors(path, std::move(tensors));
 }
 
 /// The picture and the mask that make_stable_diffusion.py gives its pipelines.
