@@ -299,6 +299,27 @@ void run(DiffusionTuneOptions o, int threads) {
   DiffusionTuning(std::move(o)).run();
 }
 
+/// A file of options by their long names, each of which must exist.
+class OptionsFile : public CLI::ConfigBase {
+ public:
+  explicit OptionsFile(const CLI::App& app) : app_(app) {}
+  std::vector<CLI::ConfigItem> from_config(std::istream& in) const override {
+    auto out = ConfigBase::from_config(in);
+    for (const auto& item : out) {
+      if (!item.parents.empty()) throw CLI::ConfigError("--config: expected options without sections, found [" + item.parents.front() + ']');
+      if (app_.get_option_no_throw("--" + item.name) != nullptr) continue;
+      std::vector<std::string> names;
+      for (const CLI::Option* option : app_.get_options())
+        if (option->get_configurable()) names.push_back(option->get_single_name());
+      throw CLI::ConfigError(join_text("--config: there is no option '", item.name, "'; nearest: ", nearest_names(item.name, names)));
+    }
+    return out;
+  }
+
+ private:
+  const CLI::App& app_;
+};
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -314,12 +335,15 @@ int main(int argc, char** argv) {
   app.add_option("--alpha", o.alpha, "Alpha of the LoRA; the delta is scaled by alpha / rank (default: 12, diffusion 8)");
   app.add_option("--bottleneck", o.bottleneck, "Width of the adapter (default: 8, diffusion 16)")->check(CLI::PositiveNumber);
   app.add_option("--length", o.length, "Length of the prefix")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--steps", o.steps, "Training steps")->capture_default_str()->check(CLI::PositiveNumber);
+  CLI::Option* steps = app.add_option("--steps", o.steps, "Training steps")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--batch", o.batch, "Pictures a step (default: 64; diffusion 24 for small pictures, else 1)")->check(CLI::Range(1, 4096));
   app.add_option("--lr", o.learning_rate, "Highest learning rate (default: by method and model)");
   app.add_option("--seed", o.seed, "First seed")->capture_default_str();
   app.add_option("--threads", o.threads, "Threads (0: all available)")->capture_default_str();
   app.add_flag("--resume", o.resume, "Go on with an interrupted run");
+  app.add_option("--json", o.json, "File for the numbers");
+  app.set_config("--config", "", "File of options, a line `name = value` for each; those of the command line come first");
+  app.config_formatter(std::make_shared<OptionsFile>(app));
   app.add_option("--out", o.out, "CLIP: folder for the adapter, the sheet and the state of the run (default: line-art-METHOD); diffusion: the adapter's file (default: STYLE.safetensors)");
   constexpr const char *clip = "CLIP", *diffusion = "Diffusion";
   app.add_option("--dimension", o.dimension, "Numbers that intrinsic trains")->capture_default_str()->check(CLI::PositiveNumber)->group(clip);
@@ -327,10 +351,14 @@ int main(int argc, char** argv) {
   app.add_flag("!--no-baselines", o.baselines, "Leave out the classifier trained from labels")->group(clip);
   app.add_flag("--development", o.development, "Hold out training characters instead: for choosing settings without looking at the test")->group(clip);
   app.add_option("--seeds", o.seeds, "Runs, with seeds s, s + 1, ...")->capture_default_str()->check(CLI::PositiveNumber)->group(clip);
-  app.add_option("--json", o.json, "File for the numbers")->group(clip);
   app.add_option("--style", d.style, "Of the emoji: plain, line-art (Symbola's drawings) or neon")->capture_default_str()->check(CLI::IsMember(style_names))->group(diffusion);
   app.add_option("--train", d.train, "unet, text or both")->capture_default_str()->check(CLI::IsMember({"unet", "text", "both"}))->group(diffusion);
   app.add_option("--trigger", d.trigger, "Words put before every caption")->group(diffusion);
+  app.add_option("--epochs", d.epochs, "Rounds over the pictures, in the place of --steps")->check(CLI::PositiveNumber)->excludes(steps)->group(diffusion);
+  app.add_option("--repeats", d.repeats, "How often each picture comes in a round")->capture_default_str()->check(CLI::PositiveNumber)->group(diffusion);
+  app.add_flag("--buckets", d.buckets, "Pictures keep their aspect ratio, within the area of --resolution; a batch has pictures of one size")->group(diffusion);
+  app.add_flag("--shuffle-captions", d.shuffle_captions, "The parts of a caption between commas come in random order, the trigger first")->group(diffusion);
+  app.add_option("--cache", d.cache, "File that keeps the pictures' latents from one run to the next")->group(diffusion);
   app.add_option("--class-data", d.class_data, "Folder of pictures with captions that the model should keep making (DreamBooth)")->group(diffusion);
   app.add_option("--prior-weight", d.prior_weight, "Weight of their loss")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
   app.add_option("--resolution", d.resolution, "Side of the pictures in pixels (default: what the model was trained on)")->check(CLI::PositiveNumber)->group(diffusion);
@@ -340,7 +368,9 @@ int main(int argc, char** argv) {
   app.add_flag("--checkpointing", d.checkpointing, "Less memory for a third more time: backward computes the U-Net's layers again")->group(diffusion);
   app.add_option("--dtype", d.dtype, "How the frozen weights are multiplied: f32, bf16 or int8")->capture_default_str()->check(CLI::IsMember({"f32", "bf16", "int8"}))->group(diffusion);
   app.add_flag("--narrow-saved", d.narrow_saved, "Less memory for less exact gradients: what backward needs is kept in bfloat16")->group(diffusion);
-  app.add_option("--warmup", d.warmup, "Steps in which the learning rate rises; a cosine after that")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
+  app.add_option("--text-lr", d.text_learning_rate, "Highest learning rate of the text towers (default: as --lr)")->check(CLI::PositiveNumber)->group(diffusion);
+  app.add_option("--lr-schedule", d.schedule, "constant, linear or cosine, after the warm-up")->capture_default_str()->check(CLI::IsMember({"constant", "linear", "cosine"}))->group(diffusion);
+  app.add_option("--warmup", d.warmup, "Steps in which the learning rate rises")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
   app.add_option("--min-snr", d.snr_gamma, "Gamma of the weights by signal and noise (0: none)")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
   app.add_option("--noise-offset", d.noise_offset, "Deviation of a shift of the noise")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
   app.add_option("--caption-dropout", d.caption_dropout, "Share of captions left out")->capture_default_str()->check(CLI::Range(0.0, 1.0))->group(diffusion);
@@ -366,7 +396,7 @@ int main(int argc, char** argv) {
     };
     take("--rank", d.rank, o.rank), take("--alpha", d.alpha, o.alpha), take("--bottleneck", d.bottleneck, o.bottleneck), take("--batch", d.batch, o.batch);
     d.model = o.model, d.data = o.data, d.method = o.method, d.targets = o.targets, d.length = o.length, d.steps = o.steps, d.learning_rate = o.learning_rate;
-    d.seed = o.seed, d.resume = o.resume, d.out = o.out;
+    d.seed = o.seed, d.resume = o.resume, d.json = o.json, d.out = o.out;
     run(d, o.threads);
   });
 }

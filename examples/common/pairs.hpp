@@ -1,5 +1,7 @@
 #pragma once
 // Batches of pictures and captions, and CLIP's loss over them.
+#include <optional>
+
 #include "augment.hpp"
 #include "emoji.hpp"
 
@@ -17,17 +19,34 @@ class Rounds {
  public:
   explicit Rounds(std::vector<Index> ids) : ids_(std::move(ids)) {}
 
-  Index next(Generator& generator) {
-    if (order_.empty()) order_ = permutation(static_cast<Index>(ids_.size()), generator);
-    const Index id = ids_[static_cast<std::size_t>(order_.back())];
-    order_.pop_back();
-    return id;
+  Index next(Generator& generator) { return *next(generator, [](Index) { return true; }); }
+  /// Calls `take(id)` for a batch: the next id, and up to `size` - 1 of those still to come that are `alike(first, id)`. A round
+  /// that ends in the batch is followed by another; the batch is smaller where only others are left.
+  template <class Alike, class Take>
+  void batch(Index size, Generator& generator, Alike&& alike, Take&& take) {
+    const Index first = next(generator);
+    take(first);
+    for (Index i = 1; i < size; ++i) {
+      const auto id = next(generator, [&](Index other) { return alike(first, other); });
+      if (!id) return;
+      take(*id);
+    }
   }
   /// Places still to come in this round; with the generator's state all that a resumed run needs.
   std::vector<Index>& order() { return order_; }
   const std::vector<Index>& order() const { return order_; }
 
  private:
+  template <class Fits>
+  std::optional<Index> next(Generator& generator, Fits&& fits) {
+    if (order_.empty()) order_ = permutation(static_cast<Index>(ids_.size()), generator);
+    const auto at = std::find_if(order_.rbegin(), order_.rend(), [&](Index place) { return fits(ids_[static_cast<std::size_t>(place)]); });
+    if (at == order_.rend()) return std::nullopt;
+    const Index id = ids_[static_cast<std::size_t>(*at)];
+    order_.erase(std::next(at).base());
+    return id;
+  }
+
   std::vector<Index> ids_, order_;
 };
 

@@ -3,37 +3,45 @@
 // its U-Net, of its text towers, or of both.
 //
 // As diffusers' train_text_to_image_lora.py and train_dreambooth_lora.py: the autoencoder's latents are computed once, noise and
-// timesteps are drawn anew at each step, captions are dropped now and then for guidance. With --class-data each batch has as
-// many pictures of the class beside its own, weighted by --prior-weight (DreamBooth, 2208.12242).
+// timesteps are drawn anew at each step, captions are dropped now and then for guidance. With --class-data each batch is followed by
+// one of pictures of the class, whose loss is weighted by --prior-weight (DreamBooth, 2208.12242).
+#include <array>
 #include <filesystem>
 #include <iostream>
 #include <unordered_map>
 
+#include <nlohmann/json.hpp>
+
 #include <tenon/diffusion.hpp>
 #include <tenon/models/diffusion/training.hpp>
 
-#include "captioned_pictures.hpp"
 #include "contact_sheet.hpp"
 #include "plot.hpp"
 #include "program.hpp"
 #include "progress.hpp"
 #include "trainer.hpp"
+#include "tuning_data.hpp"
 
 namespace tenon::examples {
 
 struct DiffusionTuneOptions {
-  std::string model, data = default_data(), style = "line-art", class_data, method = "lora", train = "unet", dtype = "f32", trigger, prediction, prompts, format = "kohya", out;
+  std::string model, data = default_data(), style = "line-art", class_data, method = "lora", train = "unet", dtype = "f32", trigger, prediction, schedule = "cosine",
+              prompts, format = "kohya", cache, json, out;
   std::vector<std::string> targets;
-  Index rank = 8, conv_rank = 0, bottleneck = 16, length = 8, resolution = 0, steps = 1500, batch = 0, accumulate = 1, warmup = 50, sample_every = 0, save_every = 0;
-  double alpha = 8, conv_alpha = 0, learning_rate = 0, weight_decay = 0.01, average = 0.99, snr_gamma = 5, noise_offset = 0, caption_dropout = 0.1, prior_weight = 1,
-         guidance = 0;
+  Index rank = 8, conv_rank = 0, bottleneck = 16, length = 8, resolution = 0, steps = 1500, epochs = 0, repeats = 1, batch = 0, accumulate = 1, warmup = 50,
+        sample_every = 0, save_every = 0;
+  double alpha = 8, conv_alpha = 0, learning_rate = 0, text_learning_rate = 0, weight_decay = 0.01, average = 0.99, snr_gamma = 5, noise_offset = 0,
+         caption_dropout = 0.1, prior_weight = 1, guidance = 0;
   std::uint64_t seed = 0;
-  bool checkpointing = false, narrow_saved = false, resume = false;
+  bool buckets = false, shuffle_captions = false, checkpointing = false, narrow_saved = false, resume = false;
 };
 
 inline std::optional<DType> frozen_dtype(const std::string& name) {
   return name == "f32" ? std::nullopt : std::optional(name == "bf16" ? DType::bf16 : DType::i8);
 }
+
+/// All digits of a number, such as 1e-05.
+inline std::string in_full(double x) { return nlohmann::json(x).dump(); }
 
 /// The text of all options that change what a run computes.
 inline std::string run_name(const DiffusionTuneOptions& o) {
@@ -41,39 +49,11 @@ inline std::string run_name(const DiffusionTuneOptions& o) {
   for (const auto& target : o.targets) targets += " target " + target;
   return join_text("model ", o.model, " data ", o.data, " style ", o.style, " class ", o.class_data, " method ", o.method, " train ", o.train, targets, " trigger ",
                    o.trigger, " prediction ", o.prediction, " rank ", o.rank, " ", o.conv_rank, " alpha ", o.alpha, " ", o.conv_alpha, " bottleneck ", o.bottleneck,
-                   " length ", o.length, " resolution ", o.resolution, " steps ", o.steps, " batch ", o.batch, "x", o.accumulate, " warmup ", o.warmup, " lr ",
-                   o.learning_rate, " decay ", o.weight_decay, " average ", o.average, " gamma ", o.snr_gamma, " offset ", o.noise_offset, " dropout ",
-                   o.caption_dropout, " prior ", o.prior_weight, " dtype ", o.dtype, o.narrow_saved ? " narrow" : "", " seed ", o.seed);
+                   " length ", o.length, " resolution ", o.resolution, o.buckets ? " buckets" : "", " steps ", o.steps, " repeats ", o.repeats, " batch ", o.batch, "x",
+                   o.accumulate, " warmup ", o.warmup, " schedule ", o.schedule, " lr ", in_full(o.learning_rate), " text ", in_full(o.text_learning_rate), " decay ",
+                   o.weight_decay, " average ", o.average, " gamma ", o.snr_gamma, " offset ", o.noise_offset, " dropout ",
+                   o.caption_dropout, o.shuffle_captions ? " shuffled" : "", " prior ", o.prior_weight, " dtype ", o.dtype, o.narrow_saved ? " narrow" : "", " seed ", o.seed);
 }
-
-/// The latents of pictures, computed once, and a caption of each to draw.
-class TuningData {
- public:
-  TuningData(const AutoencoderKl<float>& vae, CaptionedPictures set) : vae_(vae), captions_(std::move(set.captions)) {
-    const NoGrad no_grad;
-    Progress progress("latents", set.size());
-    for (Index i = 0; i < set.size(); ++i) {
-      posteriors_.push_back(vae.encode(slice(Var<float>(set.pictures), 0, i, i + 1)));
-      progress.update(i + 1);
-    }
-  }
-  Index size() const { return static_cast<Index>(posteriors_.size()); }
-
-  /// A draw of one picture's latents [1, h, w, C], scaled for the U-Net.
-  Tensor<float> latents(Index i, Generator& generator) const {
-    const NoGrad no_grad;
-    return vae_.scale_latents(posteriors_[static_cast<std::size_t>(i)].sample(generator)).value();
-  }
-  const std::string& caption(Index i, Generator& generator) const {
-    const auto& all = captions_[static_cast<std::size_t>(i)];
-    return all[static_cast<std::size_t>(generator.integer(0, static_cast<std::int64_t>(all.size())))];
-  }
-
- private:
-  const AutoencoderKl<float>& vae_;
-  std::vector<std::vector<std::string>> captions_;
-  std::vector<DiagonalGaussian<float>> posteriors_;
-};
 
 class DiffusionTuning {
  public:
@@ -86,19 +66,28 @@ class DiffusionTuning {
     if (o_.batch == 0) o_.batch = c.sample_size <= 32 ? 24 : 1;
     if (o_.guidance == 0) o_.guidance = c.sample_size <= 32 ? 3 : 7.5;
     if (o_.learning_rate == 0) o_.learning_rate = c.sample_size <= 32 ? 2e-3 : 1e-4;
-    data_ = std::make_unique<TuningData>(pipe_.vae, pictures());
-    if (!o_.class_data.empty()) class_data_ = std::make_unique<TuningData>(pipe_.vae, load_captioned_pictures(o_.class_data, o_.resolution, ""));
+    check(o_.text_learning_rate == 0 || o_.train != "unet", "finetune", "--text-lr: expected --train text or both, got ", o_.train);
+    const PictureFit fit{o_.resolution, o_.buckets ? deepest : 0};
+    CaptionedPictures own = pictures(fit);
+    std::optional<LatentCache> cache;
+    if (!o_.cache.empty())
+      cache = {o_.cache, join_text("model ", o_.model, " dtype ", o_.dtype, " resolution ", o_.resolution, o_.buckets ? " buckets" : "", '\n', own.origin)};
+    data_ = std::make_unique<TuningData>(pipe_.vae, std::move(own), cache);
+    if (!o_.class_data.empty()) class_data_ = std::make_unique<TuningData>(pipe_.vae, load_captioned_pictures(o_.class_data, fit, ""));
+    if (o_.epochs > 0) o_.steps = o_.epochs * steps_per_epoch();
     attach_method();
     pipe_.unet.set_checkpointing(o_.checkpointing);
     std::vector<Index> ids;
-    for (Index i = 0; i < data_->size(); ++i) ids.push_back(i);
-    trainer_ = std::make_unique<Trainer>(trainable(pipe_), AdamWConfig{.learning_rate = o_.learning_rate, .beta2 = 0.99, .weight_decay = o_.weight_decay, .clip_norm = 1.0},
-                                         o_.average, std::move(ids));
+    for (Index i = 0; i < data_->size(); ++i) ids.insert(ids.end(), static_cast<std::size_t>(o_.repeats), i);
+    AdamWConfig config{.learning_rate = o_.learning_rate, .beta2 = 0.99, .weight_decay = o_.weight_decay, .clip_norm = 1.0};
+    if (o_.text_learning_rate > 0) config.learning_rate_pattern = {{"text_encoder", o_.text_learning_rate}};
+    trainer_ = std::make_unique<Trainer>(trainable(pipe_), std::move(config), o_.average, std::move(ids));
   }
 
   void run() {
     std::cerr << data_->size() << " pictures of " << o_.resolution << " pixels; " << count(trainer_->optimizer.params()) << " parameters are trained beside the model's "
               << count(params(pipe_)) - count(trainer_->optimizer.params()) << '\n';
+    if (o_.buckets) std::cerr << "buckets: " << data_->buckets() << (class_data_ ? "; of the class: " + class_data_->buckets() : "") << '\n';
     if (o_.resume) resume();
     train();
     trainer_->average.swap();
@@ -106,14 +95,21 @@ class DiffusionTuning {
     const std::string stem = beside("");
     save_png(samples(), stem + ".png");
     save_png(plot({.title = "finetune", .x = "step", .y = "loss"}, {{"loss, mean of 50 steps", smooth(losses_, 50)}}), stem + "-loss.png");
+    if (!o_.json.empty()) save_json(o_.json, numbers());
     std::cout << "wrote " << o_.out << ", " << stem << ".png (pictures of " << sample_prompts().size() << " prompts without it and with it) and " << stem << "-loss.png\n";
   }
 
  private:
-  CaptionedPictures pictures() const {
-    if (!detail::exists(o_.data + "/emoji.tsv")) return load_captioned_pictures(o_.data, o_.resolution, o_.trigger);
+  CaptionedPictures pictures(const PictureFit& fit) const {
+    if (!detail::exists(o_.data + "/emoji.tsv")) return load_captioned_pictures(o_.data, fit, o_.trigger);
     check(o_.resolution == EmojiSet::side, "finetune", "--resolution: the emoji have ", EmojiSet::side, " pixels, got ", o_.resolution);
-    return emoji_in_style(EmojiSet(o_.data), o_.style, o_.trigger);
+    CaptionedPictures out = emoji_in_style(EmojiSet(o_.data), o_.style, o_.trigger);
+    out.origin += " in " + o_.data;
+    return out;
+  }
+  Index steps_per_epoch() const {
+    const Index step = o_.batch * o_.accumulate;
+    return (data_->size() * o_.repeats + step - 1) / step;
   }
 
   template <class Config>
@@ -163,14 +159,21 @@ class DiffusionTuning {
   void train() {
     const auto scheduler = make_scheduler<float>("ddpm", pipe_.scheduler.config);
     const DiffusionObjective objective{prediction(), o_.snr_gamma > 0 ? std::optional(o_.snr_gamma) : std::nullopt, o_.noise_offset};
-    const Schedule schedule{Schedule::Kind::cosine, std::min(o_.warmup, o_.steps / 2), o_.steps, 0.0};
+    const Schedule schedule{schedule_from_name(o_.schedule), std::min(o_.warmup, o_.steps / 2), o_.steps, 0.0};
     Progress progress(o_.method, o_.steps, trainer_->steps());
     trainer_->optimizer.guard.report = [&](const std::string& text) { progress.note(text); };
+    auto start = std::chrono::steady_clock::now();
+    const auto clock = [&] {
+      const auto now = std::chrono::steady_clock::now();
+      seconds_ += std::chrono::duration<double>(now - start).count();
+      start = now;
+    };
     while (trainer_->steps() < o_.steps) {
       for (Index part = 1; part < o_.accumulate; ++part) backward(loss(scheduler->schedule(), objective));
       losses_.push_back(static_cast<double>(o_.accumulate) * trainer_->step(loss(scheduler->schedule(), objective), schedule(trainer_->steps()), [] {}));
       const Index done = trainer_->steps();
       progress.update(done, "loss " + fixed(losses_.back(), 4));
+      clock();
       if (done % std::max<Index>(1, o_.steps / 10) == 0) keep();
       if (o_.save_every > 0 && done % o_.save_every == 0 && done < o_.steps)
         trainer_->averaged([&] { save_adapter_as(beside(join_text("-", done)) + std::filesystem::path(o_.out).extension().string()); });
@@ -178,6 +181,7 @@ class DiffusionTuning {
         trainer_->averaged([&] { save_png(samples(), beside(join_text("-", done)) + ".png"); });
         progress.note(join_text("step ", done, ": ", beside(join_text("-", done)), ".png"));
       }
+      start = std::chrono::steady_clock::now();
     }
   }
   PredictionType prediction() const {
@@ -185,31 +189,54 @@ class DiffusionTuning {
     return o_.prediction == "epsilon" ? PredictionType::epsilon : o_.prediction == "v_prediction" ? PredictionType::v_prediction : PredictionType::sample;
   }
 
-  /// The loss of a batch of its own, over the number of batches to a step.
-  Var<float> loss(const NoiseSchedule& schedule, const DiffusionObjective& objective) {
-    const NarrowSaved narrow(o_.narrow_saved);
-    std::vector<Var<float>> samples;
+  /// Pictures of one size.
+  struct Batch {
+    std::vector<Var<float>> latents;
     std::vector<std::string> captions;
-    const auto take = [&](const TuningData& data, Index i) {
-      samples.emplace_back(data.latents(i, generator_));
-      captions.push_back(data.caption(i, generator_));
-      if (generator_.uniform<double>() < o_.caption_dropout) captions.back().clear();
-    };
-    for (Index i = 0; i < o_.batch; ++i) take(*data_, trainer_->rounds.next(generator_));
-    if (class_data_)
-      for (Index i = 0; i < o_.batch; ++i) take(*class_data_, generator_.integer(0, class_data_->size()));
-    auto batch = noisy_batch<float>(schedule, concat<float>(samples, 0).value(), generator_, objective);
-    if (class_data_)  // the mean is over twice the pictures: each half counts as a mean of its own
-      for (Index i = 0; i < 2 * o_.batch; ++i) batch.weights.data()[i] *= static_cast<float>(i < o_.batch ? 2.0 : 2.0 * o_.prior_weight);
-    return diffusion_loss(pipe_.unet(Var<float>(batch.noisy), batch.timesteps, conditions(captions)), batch) * (1.0f / static_cast<float>(o_.accumulate));
+    std::vector<std::array<float, 6>> time_ids;
+  };
+  void take(const TuningData& data, Index i, Batch& to) {
+    to.latents.emplace_back(data.latents(i, generator_));
+    std::string caption = data.caption(i, generator_);
+    if (o_.shuffle_captions) caption = shuffled_caption(caption, o_.trigger, generator_);
+    if (generator_.uniform<double>() < o_.caption_dropout) caption.clear();
+    to.captions.push_back(std::move(caption));
+    to.time_ids.push_back(data.time_ids(i));
   }
 
-  /// What the U-Net is told of captions; computed once where the text towers stay as they are.
-  UnetConditions<float> conditions(const std::vector<std::string>& captions) {
+  /// The loss of a batch of its own, with one of the class beside it, over the number of batches to a step.
+  Var<float> loss(const NoiseSchedule& schedule, const DiffusionObjective& objective) {
+    const NarrowSaved narrow(o_.narrow_saved);
+    Batch own;
+    trainer_->rounds.batch(o_.batch, generator_, [&](Index a, Index b) { return data_->alike(a, b); }, [&](Index i) { take(*data_, i, own); });
+    seen_ += static_cast<Index>(own.captions.size());
+    Var<float> out = loss_of(own, schedule, objective);
+    if (class_data_) {
+      const Index first = generator_.integer(0, class_data_->size());
+      std::vector<Index> others;
+      for (Index i = 0; i < class_data_->size(); ++i)
+        if (class_data_->alike(first, i)) others.push_back(i);
+      Batch prior;
+      take(*class_data_, first, prior);
+      for (Index i = 1; i < o_.batch; ++i) take(*class_data_, others[static_cast<std::size_t>(generator_.integer(0, static_cast<std::int64_t>(others.size())))], prior);
+      out = out + loss_of(prior, schedule, objective) * static_cast<float>(o_.prior_weight);
+    }
+    return out * (1.0f / static_cast<float>(o_.accumulate));
+  }
+  Var<float> loss_of(const Batch& drawn, const NoiseSchedule& schedule, const DiffusionObjective& objective) {
+    const auto batch = noisy_batch<float>(schedule, concat<float>(drawn.latents, 0).value(), generator_, objective);
+    return diffusion_loss(pipe_.unet(Var<float>(batch.noisy), batch.timesteps, conditions(drawn)), batch);
+  }
+
+  /// What the U-Net is told of a batch. Of captions it is computed once where the text towers and the order of words stay as they are.
+  UnetConditions<float> conditions(const Batch& batch) {
     std::vector<Var<float>> states, pooled;
-    for (const auto& caption : captions) {
+    for (const auto& caption : batch.captions) {
       PromptEmbeds<float> embeds;
       if (o_.train != "unet") {
+        embeds = pipe_.conditioner.encode(caption);
+      } else if (o_.shuffle_captions) {
+        const NoGrad no_grad;
         embeds = pipe_.conditioner.encode(caption);
       } else {
         auto [at, fresh] = texts_.try_emplace(caption);
@@ -225,9 +252,9 @@ class DiffusionTuning {
     UnetConditions<float> out{.states = concat<float>(states, 0)};
     if (pipe_.unet.config.addition_time_embed_dim > 0) {
       out.text_embeds = concat<float>(pooled, 0);
-      const float side = static_cast<float>(o_.resolution);
-      out.time_ids.emplace(Shape{static_cast<Index>(captions.size()), 6});
-      for (Index i = 0; i < out.time_ids->size(); ++i) out.time_ids->data()[i] = i % 6 == 2 || i % 6 == 3 ? 0 : side;  // original size, crop, target size
+      out.time_ids.emplace(Shape{static_cast<Index>(batch.time_ids.size()), 6});
+      float* to = out.time_ids->data();
+      for (const auto& ids : batch.time_ids) to = std::copy(ids.begin(), ids.end(), to);
     }
     return out;
   }
@@ -259,12 +286,32 @@ class DiffusionTuning {
       save_adapter(pipe_, path, adapter, DType::f16);
       return;
     }
-    const SaveFileOptions options{adapter, DType::f16, "unet",
-                                  {{"modelspec.architecture", "stable-diffusion/lora"}, {"ss_network_dim", std::to_string(o_.rank)},
-                                   {"ss_network_alpha", join_text(o_.alpha)}, {"ss_steps", std::to_string(trainer_->steps())},
-                                   {"ss_learning_rate", join_text(o_.learning_rate)}, {"ss_resolution", std::to_string(o_.resolution)},
-                                   {"ss_num_train_images", std::to_string(data_->size())}, {"ss_seed", std::to_string(o_.seed)}, {"ss_trigger", o_.trigger}}};
+    const auto flag = [](bool on) { return std::string(on ? "True" : "False"); };
+    SaveFileOptions options{adapter, DType::f16, "unet",
+                            {{"modelspec.architecture", "stable-diffusion/lora"}, {"ss_network_dim", std::to_string(o_.rank)},
+                             {"ss_network_alpha", join_text(o_.alpha)}, {"ss_steps", std::to_string(trainer_->steps())},
+                             {"ss_num_epochs", std::to_string((o_.steps + steps_per_epoch() - 1) / steps_per_epoch())},
+                             {"ss_learning_rate", in_full(o_.learning_rate)}, {"ss_lr_scheduler", o_.schedule}, {"ss_resolution", std::to_string(o_.resolution)},
+                             {"ss_enable_bucket", flag(o_.buckets)}, {"ss_shuffle_caption", flag(o_.shuffle_captions)},
+                             {"ss_num_train_images", std::to_string(data_->size() * o_.repeats)}, {"ss_seed", std::to_string(o_.seed)}, {"ss_trigger", o_.trigger}}};
+    if (o_.train != "text") options.metadata["ss_unet_lr"] = in_full(o_.learning_rate);
+    if (o_.train != "unet") options.metadata["ss_text_encoder_lr"] = in_full(o_.text_learning_rate > 0 ? o_.text_learning_rate : o_.learning_rate);
     o_.format == "kohya" ? save_kohya(pipe_, path, options) : save_diffusers(pipe_, path, options);
+  }
+  /// What --json writes.
+  nlohmann::json numbers() {
+    const auto means = smooth(losses_, 50);
+    const Index trained = count(trainer_->optimizer.params());
+    return {{"method", o_.method},
+            {"adapter_parameters", trained},
+            {"model_parameters", count(params(pipe_)) - trained},
+            {"adapter_bytes", std::filesystem::file_size(o_.format == "peft" ? o_.out + "/adapter_model.safetensors" : o_.out)},
+            {"seconds", seconds_},
+            {"steps", trainer_->steps()},
+            {"epochs", static_cast<double>(seen_) / static_cast<double>(data_->size() * o_.repeats)},
+            {"first_loss", means[std::min<std::size_t>(means.size(), 50) - 1]},
+            {"last_loss", means.back()},
+            {"losses", losses_}};
   }
   /// The output's path with `more` in the place of its extension.
   std::string beside(const std::string& more) const { return std::filesystem::path(o_.out).replace_extension().string() + more; }
@@ -273,6 +320,8 @@ class DiffusionTuning {
     State out;
     trainer_->save(out, generator_);
     out.tensors["losses"] = raw_copy(Tensor<double>(Shape{static_cast<Index>(losses_.size())}, losses_));
+    out.set("seen", seen_);
+    out.set("seconds", seconds_);
     out.values["run"] = run_name(o_);
     save_state(beside(".state"), out);
   }
@@ -282,6 +331,8 @@ class DiffusionTuning {
     trainer_->restore(*state, generator_);
     const Tensor<double> losses = Trainer::saved<double>(*state, "losses");
     losses_.assign(losses.begin(), losses.end());
+    seen_ = state->get<Index>("seen");
+    seconds_ = state->get<double>("seconds");
     std::cerr << "resumed at step " << trainer_->steps() << " of " << o_.steps << '\n';
   }
 
@@ -293,6 +344,8 @@ class DiffusionTuning {
   std::unique_ptr<Trainer> trainer_;
   std::unordered_map<std::string, PromptEmbeds<float>> texts_;
   std::vector<double> losses_;
+  Index seen_ = 0;      // pictures, each as often as it came
+  double seconds_ = 0;  // of training
 };
 
 }  // namespace tenon::examples

@@ -176,6 +176,72 @@ for method in ia3 adapter prefix; do good finetune $tune --steps 2 --method $met
 for dtype in bf16 int8; do good finetune $tune --steps 2 --dtype $dtype --narrow-saved --out "$work/$dtype.safetensors"; done
 good finetune $tune --steps 2 --conv-rank 2 --class-data "$work/mine" --grad-accum 2 --checkpointing --trigger sks --format diffusers --out "$work/more.safetensors"
 good text_to_image --prompt "a square" --steps 2 --lora "$work/more.safetensors" --lora "$work/dora.safetensors" --lora "$work/ia3" --strict --out "$work/d.png"
+mkdir "$work/sizes"
+cp "$work/mine"/*.png "$work/mine"/*.jpg "$root/tests/golden/preprocess_modes/rgb_15x40.png" "$root/tests/golden/preprocess_modes/rgb_33x31.png" "$work/sizes"
+for name in one two three rgb_15x40 rgb_33x31; do printf 'small, %s, of colours\n' $name >"$work/sizes/$name.txt"; done
+sizes="--model $root/examples/data/diffusion --data $work/sizes --batch 2 --threads 1 --trigger sks"
+same() { cmp -s "$work/$1.safetensors" "$work/$2.safetensors" || fail "finetune: $1 is another adapter than $2"; }
+other() { if cmp -s "$work/$1.safetensors" "$work/$2.safetensors"; then fail "finetune: $1 is the same adapter as $2"; fi; }
+good finetune $sizes --epochs 2 --repeats 3 --buckets --json "$work/sizes.json" --out "$work/sizes.safetensors"
+grep -q 'buckets: 80x48 3, 64x64 1, 32x96 1$' "$work/err" || fail "finetune --buckets: other buckets"
+for key in '"steps": 16$' '"method": "lora"' '"adapter_parameters": ' '"model_parameters": ' '"seconds": ' '"epochs": 1\.' '"first_loss": ' '"last_loss": ' '"losses": '; do
+  grep -q "$key" "$work/sizes.json" || fail "finetune --json: no $key"
+done
+grep -q "\"adapter_bytes\": $(wc -c <"$work/sizes.safetensors")," "$work/sizes.json" || fail "finetune --json: another size of the file"
+for key in '"ss_num_epochs":"2"' '"ss_enable_bucket":"True"' '"ss_shuffle_caption":"False"' '"ss_lr_scheduler":"cosine"' '"ss_unet_lr":"0.002"'; do
+  grep -aq "$key" "$work/sizes.safetensors" || fail "finetune: no $key in the adapter's metadata"
+done
+shuffled="$sizes --steps 60 --buckets --shuffle-captions --repeats 2"
+"$programs/finetune" $shuffled --out "$work/broken.safetensors" >/dev/null 2>&1 &
+run=$!
+while kill -0 $run 2>/dev/null && [ ! -s "$work/broken.state/COMMIT" ]; do sleep 0.05; done
+kill -9 $run 2>/dev/null && wait $run 2>/dev/null
+good finetune $shuffled --out "$work/broken.safetensors" --resume --json "$work/broken.json"
+grep -q 'resumed at step' "$work/err" || fail "finetune --resume: began anew"
+good finetune $shuffled --out "$work/unbroken.safetensors" --json "$work/unbroken.json"
+same broken unbroken
+[ "$(grep -v seconds "$work/broken.json")" = "$(grep -v seconds "$work/unbroken.json")" ] || fail "finetune --resume: other numbers"
+"$programs/finetune" $sizes --steps 60 --buckets --repeats 2 --out "$work/broken.safetensors" --resume >"$work/out" 2>"$work/err" && fail "finetune --resume: went on with other options"
+grep -q 'error: .*expected a run with the options' "$work/err" || fail "finetune --resume: no word on other options"
+few="$sizes --steps 4"
+good finetune $few --out "$work/plain.safetensors"
+good finetune $few --shuffle-captions --out "$work/words.safetensors"
+good finetune $few --lr-schedule constant --warmup 0 --out "$work/constant.safetensors"
+good finetune $few --lr-schedule linear --warmup 0 --out "$work/linear.safetensors"
+other words plain
+other linear constant
+good finetune $few --train both --out "$work/both.safetensors"
+good finetune $few --train both --text-lr 0.002 --out "$work/both_same.safetensors"
+good finetune $few --train both --text-lr 0.00001 --out "$work/both_slow.safetensors"
+same both_same both
+other both_slow both
+grep -aq '"ss_text_encoder_lr":"1e-05"' "$work/both_slow.safetensors" || fail "finetune --text-lr: not in the adapter's metadata"
+good finetune $few --class-data "$work/sizes" --buckets --grad-accum 2 --out "$work/class.safetensors"
+grep -q '; of the class: 80x48 3, 64x64 1, 32x96 1$' "$work/err" || fail "finetune --buckets: other buckets of the class"
+good finetune $few --cache "$work/latents.safetensors" --out "$work/cached.safetensors"
+same cached plain
+good finetune $few --cache "$work/latents.safetensors" --out "$work/cached.safetensors"
+same cached plain
+grep -q 'latents of 5 pictures are taken from it$' "$work/err" || fail "finetune --cache: not used"
+grep -q '^latents [0-9]* %' "$work/err" && fail "finetune --cache: computed again"
+touch "$work/sizes/one.png"
+good finetune $few --cache "$work/latents.safetensors" --out "$work/cached.safetensors"
+grep -q 'they are computed again$' "$work/err" || fail "finetune --cache: latents of a picture that was changed"
+good finetune $few --buckets --cache "$work/latents.safetensors" --out "$work/cached.safetensors"
+grep -q 'they are computed again$' "$work/err" || fail "finetune --cache: latents of other sizes"
+printf '# what the options above say\nsteps = 9\ntrigger = "sks"\nbatch = 2\nlr-schedule = "constant"\nwarmup = 0\n' >"$work/options.toml"
+good finetune --config "$work/options.toml" --model "$root/examples/data/diffusion" --data "$work/sizes" --threads 1 --steps 4 --out "$work/by_file.safetensors"
+same by_file constant
+printf 'steps = 4\nepocs = 2\n' >"$work/options.toml"
+bad "no option 'epocs'; nearest: epochs" finetune $few --config "$work/options.toml"
+printf '[training]\nsteps = 4\n' >"$work/options.toml"
+bad 'without sections, found \[training\]' finetune $few --config "$work/options.toml"
+bad 'nowhere.toml was not readable' finetune $few --config "$work/nowhere.toml"
+bad 'steps excludes --epochs' finetune $few --epochs 2
+bad 'text-lr: expected --train text or both' finetune $few --text-lr 0.001
+bad 'not in {constant,linear,cosine}' finetune $few --lr-schedule polynomial
+bad 'expected latents that a run has kept there' finetune $few --cache "$work/plain.safetensors"
+bad 'is of no use to' finetune --epochs 2
 bad 'is of no use to' finetune $tune --keep 0.3
 bad 'is of no use to' finetune --style neon
 bad 'expected a multiple of 16' finetune $tune --resolution 60

@@ -68,6 +68,34 @@ TEST_CASE("AdamW leaves parameters without a gradient alone, and refuses frozen 
   REQUIRE_THROWS_AS(AdamW<float>(std::vector<ParamRef<float>>{}), Error);
 }
 
+TEST_CASE("learning rates by path are those of two optimizers") {
+  auto one = two(), other = two();
+  one.add("b.scale", Tensor<float>({2}, {-1, 3}));
+  other.add("b.scale", Tensor<float>({2}, {-1, 3}));
+  const AdamWConfig config{.learning_rate = 0.02, .weight_decay = 0.3};
+  AdamWConfig by_path = config, fast = config, faster = config;
+  by_path.learning_rate_pattern = {{"b.", 0.2}, {"b", 0.07}};
+  fast.learning_rate = 0.07, faster.learning_rate = 0.2;
+  AdamW<float> together(one.list, by_path);
+  AdamW<float> a({other.list[0]}, config), b({other.list[1]}, fast), c({other.list[2]}, faster);
+  for (int step = 0; step < 4; ++step) {
+    for (auto* group : {&one, &other}) {
+      group->give(0, Tensor<float>({2}, {0.5f, -1}));
+      group->give(1, Tensor<float>({2, 2}, {1, -2, 0.1f, static_cast<float>(step)}));
+      group->give(2, Tensor<float>({2}, {3, 0}));
+    }
+    const double factor = 1.0 / (step + 1);
+    together.step(factor);
+    for (auto* optimizer : {&a, &b, &c}) optimizer->step(factor);
+  }
+  for (std::size_t i = 0; i < 3; ++i) CHECK(one.weights[i]->value() == other.weights[i]->value());
+
+  AdamWConfig wrong;
+  wrong.learning_rate_pattern = {{"b", 0.1}, {"text", 0.2}};
+  REQUIRE_THROWS_AS(AdamW<float>(one.list, wrong), NameError);
+  REQUIRE_THROWS_WITH(AdamW<float>(one.list, wrong), contains("[AdamW] learning_rate_pattern: no parameter's path begins with 'text'"));
+}
+
 TEST_CASE("AdamW trains a weight whose elements others hold too") {
   const auto shared = std::make_shared<const Tensor<float>>(Tensor<float>({2}, {1, 2}));
   Group<float> group;

@@ -1,5 +1,8 @@
 #pragma once
 // AdamW: Adam with decoupled weight decay (Loshchilov, Hutter 2017, 1711.05101), by torch's formulas.
+#include <algorithm>
+#include <optional>
+
 #include <tenon/kernels/update.hpp>
 #include <tenon/optim/optimizer.hpp>
 
@@ -15,6 +18,9 @@ struct AdamWConfig {
   bool decay_vectors = true;
   /// Largest L2 norm of the whole gradient; 0 does not clip.
   double clip_norm = 0;
+  /// Learning rates of the parameters whose paths begin with these texts; the first that fits decides, and decay follows the rate,
+  /// as with torch's parameter groups.
+  std::vector<std::pair<std::string, double>> learning_rate_pattern{};
 };
 
 /// An optimizer over a list of parameters, which must outlive it. `step` consumes the gradients.
@@ -24,11 +30,18 @@ class AdamW {
   AdamWConfig config;
   StepGuard<T> guard;
 
-  explicit AdamW(std::vector<ParamRef<T>> list, AdamWConfig options = {}) : config(options), list_(std::move(list)) {
+  /// Throws Error on an empty list or a frozen parameter, NameError when a pattern of learning rates fits none.
+  explicit AdamW(std::vector<ParamRef<T>> list, AdamWConfig options = {}) : config(std::move(options)), list_(std::move(list)) {
     check_trainable("AdamW", list_);
+    const auto& patterns = config.learning_rate_pattern;
+    for (const auto& [start, rate] : patterns)
+      check<NameError>(std::any_of(list_.begin(), list_.end(), [&, &text = start](const auto& ref) { return ref.path.starts_with(text); }), "AdamW",
+                       "learning_rate_pattern: no parameter's path begins with '", start, "'; the first is ", list_.front().path);
     for (const auto& ref : list_) {
       first_.emplace_back(ref.weight->shape());
       second_.emplace_back(ref.weight->shape());
+      const auto at = std::find_if(patterns.begin(), patterns.end(), [&](const auto& pattern) { return ref.path.starts_with(pattern.first); });
+      rates_.push_back(at == patterns.end() ? std::nullopt : std::optional(at->second));
     }
   }
 
@@ -38,7 +51,7 @@ class AdamW {
     StepResult result;
     if (!guard.admit(list_, result)) return result;
     ++steps_;
-    kernels::AdamwStep update{.learning_rate = config.learning_rate * rate_factor,
+    kernels::AdamwStep update{.learning_rate = 0,
                               .beta1 = config.beta1,
                               .beta2 = config.beta2,
                               .eps = config.eps,
@@ -46,6 +59,7 @@ class AdamW {
                               .gradient_scale = clip_factor(result.grad_norm, config.clip_norm),
                               .step = steps_};
     consume_gradients(list_, [&](std::size_t i, const T* gradient, Tensor<T>& value) {
+      update.learning_rate = rates_[i].value_or(config.learning_rate) * rate_factor;
       update.weight_decay = config.decay_vectors || value.rank() > 1 ? config.weight_decay : 0;
       kernels::adamw_update(value.size(), update, gradient, value.data(), first_[i].data(), second_[i].data());
     });
@@ -75,6 +89,7 @@ class AdamW {
  private:
   std::vector<ParamRef<T>> list_;
   std::vector<Tensor<T>> first_, second_;
+  std::vector<std::optional<double>> rates_;  // of each parameter; nothing where the common one holds
   Index steps_ = 0;
 };
 
