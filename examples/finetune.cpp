@@ -284,18 +284,17 @@ void run(const Options& o) {
 /// Whether a path is a folder or a file of Stable Diffusion; of CLIP otherwise.
 bool is_diffusion(const std::string& model) {
   if (std::filesystem::is_directory(model)) return detail::exists(model + "/model_index.json");
-  const auto extension = std::filesystem::path(model).extension();
-  return detail::exists(model) && (extension == ".safetensors" || extension == ".ckpt");
+  return detail::exists(model) && open_checkpoint(model).contains("model.diffusion_model.input_blocks.0.0.weight");
 }
 
 void run(DiffusionTuneOptions o, int threads) {
   const ThreadScope scope(threads);
-  print_first_line("finetune", "float32");
+  print_first_line("finetune", o.dtype == "bf16" ? "bfloat16" : o.dtype == "int8" ? "int8" : "float32");
   check(std::find(style_names.begin(), style_names.end(), o.style) != style_names.end(), "finetune", "--style: expected one of plain, line-art, neon, got ", o.style);
-  const bool single_file = o.method == "lora" || o.method == "dora" || o.method == "loha" || o.method == "lokr";
-  if (!single_file) o.format = "peft";  // the others have no place for it
-  if (o.out.empty()) o.out = (detail::exists(o.data + "/emoji.tsv") ? o.style : "tuned") + (o.format == "peft" ? "" : ".safetensors");
-  check(o.format == "peft" || std::filesystem::path(o.out).extension() == ".safetensors", "finetune", "--out: expected a name that ends with .safetensors, got ", o.out);
+  if (o.method == "ia3" || o.method == "adapter" || o.method == "prefix") o.format = "peft";  // the others have no place for it
+  const bool folder = o.whole() ? std::filesystem::is_directory(o.model) : o.method != "intrinsic" && o.format == "peft";
+  if (o.out.empty()) o.out = (detail::exists(o.data + "/emoji.tsv") ? o.style : "tuned") + (folder ? "" : ".safetensors");
+  check(folder || std::filesystem::path(o.out).extension() == ".safetensors", "finetune", "--out: expected a name that ends with .safetensors, got ", o.out);
   DiffusionTuning(std::move(o)).run();
 }
 
@@ -328,13 +327,14 @@ int main(int argc, char** argv) {
   DiffusionTuneOptions d;
   app.add_option("--model", o.model, "Folder of a CLIP (default: the one that ships), or a Stable Diffusion, folder or single file");
   app.add_option("--data", o.data, "Folder of the emoji set; diffusion: or of pictures, captions in .txt files beside them or in metadata.jsonl")->capture_default_str();
-  app.add_option("--method", o.method, "lora, dora, loha, lokr, ia3, adapter, prefix; on a CLIP also intrinsic, bitfit, full")->capture_default_str()
+  app.add_option("--method", o.method, "lora, dora, loha, lokr, ia3, adapter, prefix, intrinsic, bitfit or full")->capture_default_str()
       ->check(CLI::IsMember(clip_methods));
   app.add_option("--target", o.targets, "Layers to tune: a path, a suffix such as q_proj, or a glob (repeatable)");
   app.add_option("--rank", o.rank, "Rank of the LoRA (default: 6, diffusion 8)")->check(CLI::PositiveNumber);
   app.add_option("--alpha", o.alpha, "Alpha of the LoRA; the delta is scaled by alpha / rank (default: 12, diffusion 8)");
   app.add_option("--bottleneck", o.bottleneck, "Width of the adapter (default: 8, diffusion 16)")->check(CLI::PositiveNumber);
   app.add_option("--length", o.length, "Length of the prefix")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--dimension", o.dimension, "Numbers that intrinsic trains")->capture_default_str()->check(CLI::PositiveNumber);
   CLI::Option* steps = app.add_option("--steps", o.steps, "Training steps")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--batch", o.batch, "Pictures a step (default: 64; diffusion 24 for small pictures, else 1)")->check(CLI::Range(1, 4096));
   app.add_option("--lr", o.learning_rate, "Highest learning rate (default: by method and model)");
@@ -344,9 +344,8 @@ int main(int argc, char** argv) {
   app.add_option("--json", o.json, "File for the numbers");
   app.set_config("--config", "", "File of options, a line `name = value` for each; those of the command line come first");
   app.config_formatter(std::make_shared<OptionsFile>(app));
-  app.add_option("--out", o.out, "CLIP: folder for the adapter, the sheet and the state of the run (default: line-art-METHOD); diffusion: the adapter's file (default: STYLE.safetensors)");
+  app.add_option("--out", o.out, "CLIP: folder for the adapter, the sheet and the state of the run (default: line-art-METHOD); diffusion: the adapter's file (default: STYLE.safetensors), or what bitfit and full make of the model, in its form");
   constexpr const char *clip = "CLIP", *diffusion = "Diffusion";
-  app.add_option("--dimension", o.dimension, "Numbers that intrinsic trains")->capture_default_str()->check(CLI::PositiveNumber)->group(clip);
   app.add_option("--keep", o.keep, "Share of patches that patch dropout keeps")->capture_default_str()->check(CLI::Range(0.05, 1.0))->group(clip);
   app.add_flag("!--no-baselines", o.baselines, "Leave out the classifier trained from labels")->group(clip);
   app.add_flag("--development", o.development, "Hold out training characters instead: for choosing settings without looking at the test")->group(clip);
@@ -395,7 +394,7 @@ int main(int argc, char** argv) {
       if (app.count(name) > 0) to = from;
     };
     take("--rank", d.rank, o.rank), take("--alpha", d.alpha, o.alpha), take("--bottleneck", d.bottleneck, o.bottleneck), take("--batch", d.batch, o.batch);
-    d.model = o.model, d.data = o.data, d.method = o.method, d.targets = o.targets, d.length = o.length, d.steps = o.steps, d.learning_rate = o.learning_rate;
+    d.model = o.model, d.data = o.data, d.method = o.method, d.targets = o.targets, d.length = o.length, d.dimension = o.dimension, d.steps = o.steps, d.learning_rate = o.learning_rate;
     d.seed = o.seed, d.resume = o.resume, d.json = o.json, d.out = o.out;
     run(d, o.threads);
   });

@@ -7,6 +7,7 @@
 
 #include <tenon/diffusion.hpp>
 #include <tenon/models/clip/checkpoint.hpp>
+#include <tenon/peft/intrinsic.hpp>
 
 #include "data.hpp"
 
@@ -32,6 +33,11 @@ inline std::string adapter_path(const std::string& path) {
   return !detail::exists(path) && path.find('/') == std::string::npos && detail::exists(shipped) ? shipped : path;
 }
 
+/// Whether a file is of save_intrinsic, which load_adapter does not read.
+inline bool is_intrinsic(const std::string& path) {
+  return path.ends_with(".safetensors") && detail::exists(path) && SafetensorsFile::open(path).metadata().contains("intrinsic");
+}
+
 /// Attaches `FILE_OR_DIR[:SCALE]`, says on stderr how much of it was used, and returns the adapter's name: its file's, with a + for
 /// each that has it already. Throws as load_adapter and attach do.
 inline std::string attach_adapter(StableDiffusion<float>& pipe, const std::string& text, bool strict, std::set<std::string>& names) {
@@ -41,6 +47,11 @@ inline std::string attach_adapter(StableDiffusion<float>& pipe, const std::strin
   if (file.filename().empty()) file = file.parent_path();
   std::string name = file.stem().string();
   while (!names.insert(name).second) name += "+";
+  if (is_intrinsic(path)) {
+    const auto report = load_intrinsic(pipe, path, {.name = name, .scale = scale});
+    std::cerr << path << ": an intrinsic vector for " << report.sites.size() << " layers\n";
+    return name;
+  }
   const auto report = attach(pipe, load_adapter(path), {.name = name, .scale = scale, .strict = strict});
   std::cerr << path << ": used " << report.used.size() << " of " << report.used.size() + report.unused.size();
   if (!report.unused.empty()) std::cerr << ", unread: " << report.unused.front() << (report.unused.size() > 1 ? ", ..." : "");

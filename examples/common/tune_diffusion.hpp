@@ -1,6 +1,6 @@
 #pragma once
 // finetune on a diffusion model: teaches Stable Diffusion, or the small model that ships, a subject or a style by an adapter of
-// its U-Net, of its text towers, or of both.
+// its U-Net, of its text towers, or of both; or by training their own weights, all of them (full) or the biases (bitfit).
 //
 // As diffusers' train_text_to_image_lora.py and train_dreambooth_lora.py: the autoencoder's latents are computed once, noise and
 // timesteps are drawn anew at each step, captions are dropped now and then for guidance. With --class-data each batch is followed by
@@ -14,6 +14,8 @@
 
 #include <tenon/diffusion.hpp>
 #include <tenon/models/diffusion/training.hpp>
+#include <tenon/peft/bitfit.hpp>
+#include <tenon/peft/intrinsic.hpp>
 
 #include "contact_sheet.hpp"
 #include "plot.hpp"
@@ -28,12 +30,15 @@ struct DiffusionTuneOptions {
   std::string model, data = default_data(), style = "line-art", class_data, method = "lora", train = "unet", dtype = "f32", trigger, prediction, schedule = "cosine",
               prompts, format = "kohya", cache, json, out;
   std::vector<std::string> targets;
-  Index rank = 8, conv_rank = 0, bottleneck = 16, length = 8, resolution = 0, steps = 1500, epochs = 0, repeats = 1, batch = 0, accumulate = 1, warmup = 50,
+  Index rank = 8, conv_rank = 0, bottleneck = 16, length = 8, dimension = 1000, resolution = 0, steps = 1500, epochs = 0, repeats = 1, batch = 0, accumulate = 1, warmup = 50,
         sample_every = 0, save_every = 0;
   double alpha = 8, conv_alpha = 0, learning_rate = 0, text_learning_rate = 0, weight_decay = 0.01, average = 0.99, snr_gamma = 5, noise_offset = 0,
          caption_dropout = 0.1, prior_weight = 1, guidance = 0;
   std::uint64_t seed = 0;
   bool buckets = false, shuffle_captions = false, checkpointing = false, narrow_saved = false, resume = false;
+
+  /// Whether the model's own weights are trained, so that what comes out is a model.
+  bool whole() const { return method == "full" || method == "bitfit"; }
 };
 
 inline std::optional<DType> frozen_dtype(const std::string& name) {
@@ -49,7 +54,7 @@ inline std::string run_name(const DiffusionTuneOptions& o) {
   for (const auto& target : o.targets) targets += " target " + target;
   return join_text("model ", o.model, " data ", o.data, " style ", o.style, " class ", o.class_data, " method ", o.method, " train ", o.train, targets, " trigger ",
                    o.trigger, " prediction ", o.prediction, " rank ", o.rank, " ", o.conv_rank, " alpha ", o.alpha, " ", o.conv_alpha, " bottleneck ", o.bottleneck,
-                   " length ", o.length, " resolution ", o.resolution, o.buckets ? " buckets" : "", " steps ", o.steps, " repeats ", o.repeats, " batch ", o.batch, "x",
+                   " length ", o.length, " dimension ", o.dimension, " resolution ", o.resolution, o.buckets ? " buckets" : "", " steps ", o.steps, " repeats ", o.repeats, " batch ", o.batch, "x",
                    o.accumulate, " warmup ", o.warmup, " schedule ", o.schedule, " lr ", in_full(o.learning_rate), " text ", in_full(o.text_learning_rate), " decay ",
                    o.weight_decay, " average ", o.average, " gamma ", o.snr_gamma, " offset ", o.noise_offset, " dropout ",
                    o.caption_dropout, o.shuffle_captions ? " shuffled" : "", " prior ", o.prior_weight, " dtype ", o.dtype, o.narrow_saved ? " narrow" : "", " seed ", o.seed);
@@ -65,7 +70,11 @@ class DiffusionTuning {
     check(o_.resolution % deepest == 0, "finetune", "--resolution: expected a multiple of ", deepest, ", got ", o_.resolution);
     if (o_.batch == 0) o_.batch = c.sample_size <= 32 ? 24 : 1;
     if (o_.guidance == 0) o_.guidance = c.sample_size <= 32 ? 3 : 7.5;
-    if (o_.learning_rate == 0) o_.learning_rate = c.sample_size <= 32 ? 2e-3 : 1e-4;
+    if (o_.learning_rate == 0) o_.learning_rate = (c.sample_size <= 32 ? 2e-3 : 1e-4) * (o_.method == "full" ? 0.1 : o_.method == "intrinsic" ? 5 : 1);
+    check(!o_.whole() || o_.dtype == "f32", "finetune", "--dtype: ", o_.method, " trains the weights themselves, in float32; got ", o_.dtype);
+    check(!o_.whole() || o_.targets.empty(), "finetune", "--target is of no use to ", o_.method);
+    if (o_.whole() && std::filesystem::is_directory(o_.model))
+      check(!detail::exists(o_.out) || std::filesystem::is_empty(o_.out), "finetune", "--out: expected a new or empty folder, got ", o_.out);
     check(o_.text_learning_rate == 0 || o_.train != "unet", "finetune", "--text-lr: expected --train text or both, got ", o_.train);
     const PictureFit fit{o_.resolution, o_.buckets ? deepest : 0};
     CaptionedPictures own = pictures(fit);
@@ -85,18 +94,20 @@ class DiffusionTuning {
   }
 
   void run() {
-    std::cerr << data_->size() << " pictures of " << o_.resolution << " pixels; " << count(trainer_->optimizer.params()) << " parameters are trained beside the model's "
-              << count(params(pipe_)) - count(trainer_->optimizer.params()) << '\n';
+    const Index trained = count(trainer_->optimizer.params());
+    std::cerr << data_->size() << " pictures of " << o_.resolution << " pixels; " << trained << (o_.whole() ? " of the model's " : " parameters are trained beside the model's ")
+              << count(params(pipe_)) << (o_.whole() ? " parameters are trained\n" : "\n");
     if (o_.buckets) std::cerr << "buckets: " << data_->buckets() << (class_data_ ? "; of the class: " + class_data_->buckets() : "") << '\n';
+    if (o_.whole()) before_ = tiles();
     if (o_.resume) resume();
     train();
     trainer_->average.swap();
-    save_adapter_as(o_.out);
+    save_as(o_.out);
     const std::string stem = beside("");
     save_png(samples(), stem + ".png");
     save_png(plot({.title = "finetune", .x = "step", .y = "loss"}, {{"loss, mean of 50 steps", smooth(losses_, 50)}}), stem + "-loss.png");
     if (!o_.json.empty()) save_json(o_.json, numbers());
-    std::cout << "wrote " << o_.out << ", " << stem << ".png (pictures of " << sample_prompts().size() << " prompts without it and with it) and " << stem << "-loss.png\n";
+    std::cout << "wrote " << o_.out << ", " << stem << ".png (pictures of " << sample_prompts().size() << " prompts " << (o_.whole() ? "before and after" : "without it and with it") << ") and " << stem << "-loss.png\n";
   }
 
  private:
@@ -122,7 +133,17 @@ class DiffusionTuning {
       }
     attach(pipe_, config, generator_, {.name = adapter});
   }
+  /// Calls `f(model)` for the parts that --train names.
+  template <class F>
+  void for_each_part(F&& f) {
+    Conditioner<float>& text = pipe_.conditioner;
+    if (o_.train != "text") f(pipe_.unet);
+    if (o_.train != "unet") f(text.text_encoder);
+    if (o_.train != "unet" && text.text_encoder_2) f(*text.text_encoder_2);
+  }
   void attach_method() {
+    if (o_.method == "full") return for_each_part([](auto& model) { unfreeze(model); });
+    if (o_.method == "bitfit") return for_each_part([](auto& model) { train_biases(model); });
     // Layers by their names in diffusers and transformers; text_encoder* is SDXL's second tower too.
     std::initializer_list<const char*> projections{"unet.*.to_q", "unet.*.to_k", "unet.*.to_v", "unet.*.to_out.0", "unet.*.ff.net.0.proj", "unet.*.ff.net.2",
                                                    "text_encoder*.q_proj", "text_encoder*.k_proj", "text_encoder*.v_proj", "text_encoder*.out_proj"};
@@ -144,6 +165,8 @@ class DiffusionTuning {
       attach_to(LohaConfig{.rank = o_.rank, .alpha = o_.alpha}, layers);
     } else if (o_.method == "lokr") {
       attach_to(LokrConfig{.rank = o_.rank, .alpha = o_.alpha}, layers);
+    } else if (o_.method == "intrinsic") {
+      attach_to(IntrinsicConfig{.dimension = o_.dimension, .seed = o_.seed}, layers);
     } else if (o_.method == "ia3") {
       Ia3Config config;
       config.feedforward = {"unet.*.ff.net.2", "text_encoder*.fc2"};
@@ -151,7 +174,7 @@ class DiffusionTuning {
     } else if (o_.method == "adapter") {
       attach_to(BottleneckConfig{.bottleneck = o_.bottleneck}, {"unet.*.ff", "unet.*.attn1", "unet.*.attn2", "text_encoder*.mlp", "text_encoder*.self_attn"});
     } else {
-      check(o_.method == "prefix", "finetune", "--method: on diffusion models expected lora, dora, loha, lokr, ia3, adapter or prefix, got ", o_.method);
+      check(o_.method == "prefix", "finetune", "--method: expected lora, dora, loha, lokr, ia3, adapter, prefix, intrinsic, bitfit or full, got ", o_.method);
       attach_to(PrefixConfig{.length = o_.length}, {"unet.*.attn2", "text_encoder*.self_attn"});
     }
   }
@@ -176,7 +199,7 @@ class DiffusionTuning {
       clock();
       if (done % std::max<Index>(1, o_.steps / 10) == 0) keep();
       if (o_.save_every > 0 && done % o_.save_every == 0 && done < o_.steps)
-        trainer_->averaged([&] { save_adapter_as(beside(join_text("-", done)) + std::filesystem::path(o_.out).extension().string()); });
+        trainer_->averaged([&] { save_as(beside(join_text("-", done)) + std::filesystem::path(o_.out).extension().string()); });
       if (o_.sample_every > 0 && done % o_.sample_every == 0 && done < o_.steps) {
         trainer_->averaged([&] { save_png(samples(), beside(join_text("-", done)) + ".png"); });
         progress.note(join_text("step ", done, ": ", beside(join_text("-", done)), ".png"));
@@ -269,19 +292,28 @@ class DiffusionTuning {
     }
     return {"red apple", "grinning face", "house", "cat face", "crescent moon", "sailboat"};
   }
-  /// Each prompt without the adapter, and with it.
+  std::vector<Tile> tiles() {
+    std::vector<Tile> out;
+    const GenerationOptions<float> options{.steps = 20, .guidance_scale = o_.guidance, .seed = o_.seed, .width = o_.resolution, .height = o_.resolution};
+    for (const auto& prompt : sample_prompts()) out.push_back({pipe_(prompt, options), {{prompt}}});
+    return out;
+  }
+  /// Each prompt without the adapter, and with it; or before training, and now.
   Image samples() {
-    std::vector<Tile> tiles;
-    const auto prompts = sample_prompts();
-    GenerationOptions<float> options{.steps = 20, .guidance_scale = o_.guidance, .seed = o_.seed, .width = o_.resolution, .height = o_.resolution};
-    for (const bool on : {false, true}) {
-      enable(pipe_, adapter, on);
-      for (const auto& prompt : prompts) tiles.push_back({pipe_(prompt, options), {{prompt}}});
+    std::vector<Tile> all = before_;
+    if (!o_.whole()) {
+      enable(pipe_, adapter, false);
+      all = tiles();
+      enable(pipe_, adapter, true);
     }
-    return contact_sheet(tiles, {.title = "without the adapter, and with it", .columns = static_cast<Index>(prompts.size()), .zoom = o_.resolution < 128 ? 2 : 1});
+    const Index columns = static_cast<Index>(sample_prompts().size());
+    for (auto& tile : tiles()) all.push_back(std::move(tile));
+    return contact_sheet(all, {.title = o_.whole() ? "before, and after" : "without the adapter, and with it", .columns = columns, .zoom = o_.resolution < 128 ? 2 : 1});
   }
 
-  void save_adapter_as(const std::string& path) {
+  void save_as(const std::string& path) {
+    if (o_.whole()) return save_like(pipe_, o_.model, path);
+    if (o_.method == "intrinsic") return save_intrinsic(pipe_, path, adapter);
     if (o_.format == "peft") {
       save_adapter(pipe_, path, adapter, DType::f16);
       return;
@@ -298,14 +330,23 @@ class DiffusionTuning {
     if (o_.train != "unet") options.metadata["ss_text_encoder_lr"] = in_full(o_.text_learning_rate > 0 ? o_.text_learning_rate : o_.learning_rate);
     o_.format == "kohya" ? save_kohya(pipe_, path, options) : save_diffusers(pipe_, path, options);
   }
+  /// Of the adapter's file, or of the model's weights.
+  std::uintmax_t bytes_written() const {
+    namespace fs = std::filesystem;
+    if (!fs::is_directory(o_.out)) return fs::file_size(o_.out);
+    std::uintmax_t sum = 0;
+    for (const char* file : {"/adapter_model.safetensors", "/unet/diffusion_pytorch_model.safetensors", "/text_encoder/model.safetensors", "/text_encoder_2/model.safetensors"})
+      if (detail::exists(o_.out + file)) sum += fs::file_size(o_.out + file);
+    return sum;
+  }
   /// What --json writes.
   nlohmann::json numbers() {
     const auto means = smooth(losses_, 50);
     const Index trained = count(trainer_->optimizer.params());
     return {{"method", o_.method},
             {"adapter_parameters", trained},
-            {"model_parameters", count(params(pipe_)) - trained},
-            {"adapter_bytes", std::filesystem::file_size(o_.format == "peft" ? o_.out + "/adapter_model.safetensors" : o_.out)},
+            {"model_parameters", count(params(pipe_))},
+            {"adapter_bytes", bytes_written()},
             {"seconds", seconds_},
             {"steps", trainer_->steps()},
             {"epochs", static_cast<double>(seen_) / static_cast<double>(data_->size() * o_.repeats)},
@@ -344,6 +385,7 @@ class DiffusionTuning {
   std::unique_ptr<Trainer> trainer_;
   std::unordered_map<std::string, PromptEmbeds<float>> texts_;
   std::vector<double> losses_;
+  std::vector<Tile> before_;  // pictures of the model as it was, where its own weights are trained
   Index seen_ = 0;      // pictures, each as often as it came
   double seconds_ = 0;  // of training
 };

@@ -38,7 +38,7 @@ printf 'not a picture' >"$work/junk.png"
 printf 'caf\351\n' >"$work/latin1.txt"
 head -c 10000000 /dev/zero | tr '\0' a >"$work/long.txt"
 
-for program in embed zero_shot search probe robustness finetune text_to_image gallery verify; do
+for program in embed zero_shot search probe robustness finetune text_to_image gallery verify latency subspace; do
   good $program --help
   holds --threads
   holds --seed
@@ -176,6 +176,20 @@ for method in ia3 adapter prefix; do good finetune $tune --steps 2 --method $met
 for dtype in bf16 int8; do good finetune $tune --steps 2 --dtype $dtype --narrow-saved --out "$work/$dtype.safetensors"; done
 good finetune $tune --steps 2 --conv-rank 2 --class-data "$work/mine" --grad-accum 2 --checkpointing --trigger sks --format diffusers --out "$work/more.safetensors"
 good text_to_image --prompt "a square" --steps 2 --lora "$work/more.safetensors" --lora "$work/dora.safetensors" --lora "$work/ia3" --strict --out "$work/d.png"
+good finetune $tune --steps 2 --method intrinsic --dimension 50 --out "$work/intrinsic.safetensors"
+good text_to_image --prompt "a square" --steps 2 --lora "$work/intrinsic.safetensors" --out "$work/d.png"
+grep -q 'an intrinsic vector for' "$work/err" || fail "text_to_image: takes no intrinsic vector"
+for method in bitfit full; do
+  good finetune $tune --steps 2 --method $method --train both --out "$work/$method" --json "$work/$method.json"
+  good text_to_image --model "$work/$method" --prompt "a square" --steps 2 --out "$work/d.png"
+  for part in unet/diffusion_pytorch_model text_encoder/model; do
+    cmp -s "$work/$method/$part.safetensors" "$root/examples/data/diffusion/$part.safetensors" && fail "finetune --method $method: $part is as it was"
+  done
+  cmp -s "$work/$method/vae/diffusion_pytorch_model.safetensors" "$root/examples/data/diffusion/vae/diffusion_pytorch_model.safetensors" || fail "finetune --method $method: another autoencoder"
+  bad 'expected a new or empty folder' finetune $tune --steps 2 --method $method --out "$work/$method"
+done
+bad 'trains the weights themselves' finetune $tune --steps 2 --method full --dtype bf16 --out "$work/none"
+bad 'target is of no use' finetune $tune --steps 2 --method full --target unet.conv_in --out "$work/none"
 mkdir "$work/sizes"
 cp "$work/mine"/*.png "$work/mine"/*.jpg "$root/tests/golden/preprocess_modes/rgb_15x40.png" "$root/tests/golden/preprocess_modes/rgb_33x31.png" "$work/sizes"
 for name in one two three rgb_15x40 rgb_33x31; do printf 'small, %s, of colours\n' $name >"$work/sizes/$name.txt"; done
@@ -245,6 +259,16 @@ bad 'is of no use to' finetune --epochs 2
 bad 'is of no use to' finetune $tune --keep 0.3
 bad 'is of no use to' finetune --style neon
 bad 'expected a multiple of 16' finetune $tune --resolution 60
+
+# the papers' tables
+good latency --rounds 2 --threads 1 --out "$work/latency" --json "$work/latency.json"
+holds '32 x 24'
+holds 'a tower of its own  *591872'
+grep -q '"swap_seconds"' "$work/latency.json" || fail "latency: no seconds of a swap"
+bad 'expected --model or --full-size' latency --model "$model" --full-size
+good subspace --steps 3 --batch 8 --small 2 --large 4 --threads 1 --out "$work/subspace" --json "$work/subspace.json"
+holds 'v_proj BA'
+bad 'expected at most --large' subspace --small 4 --large 2
 
 # probe
 bad 'expected a folder' probe --data "$work/nowhere"
