@@ -10,6 +10,8 @@ struct TileCall {
   Index column_step;  // of column_scale and of a start without rows, from panel to panel
   Scalar* out;
   Index ldo;
+  const Scalar* ahead;  // fetched while the sums grow, ahead_step further on with each line
+  Index ahead_step;
 };
 
 template <class Lane, int rows, int panels>
@@ -29,6 +31,8 @@ TENON_NOINLINE inline void tile(const TileCall& t) {
     TENON_UNROLL
     for (int j = 0; j < panels; ++j) __builtin_prefetch(out + i * ldo + 16 * j, 1);
   }
+  const Scalar* ahead = t.ahead;
+  const Index ahead_step = t.ahead_step;
   for (Index s = 0; s < t.count; ++s) {
     const detail::Stretch<Scalar>& piece = t.pieces[s];
     const Scalar* x[rows];
@@ -36,7 +40,8 @@ TENON_NOINLINE inline void tile(const TileCall& t) {
     for (int i = 0; i < rows; ++i) x[i] = piece.rows[t.row + i] + piece.offset;
     const Scalar* line = piece.panels;
     const Index step = piece.step, stride = piece.panel_stride;
-    for (Index l = 0, at = 0; l < piece.k; ++l, at += step, line += 16) {
+    for (Index l = 0, at = 0; l < piece.k; ++l, at += step, line += 16, ahead += ahead_step) {
+      __builtin_prefetch(ahead, 0, 2);
       F16 w[panels];
       TENON_UNROLL
       for (int j = 0; j < panels; ++j) w[j] = load(line + j * stride);
@@ -124,6 +129,14 @@ TENON_NOINLINE inline void run(const detail::Product<Scalar>& p, const Pass& pas
     else if (pass.panel + panels > p.last_panel)  // a last single panel fills both halves of the tile
       for (Index s = 0; s < t.count; ++s) pieces[s].panel_stride = 0;
     done = at.stretch == pass.last;
+    // The first tiles fetch the lines that come after these into the second-level cache, a panel each: weights that come from
+    // memory would hold up the next lines' first tile.
+    const Index group = p.gate != 0 ? 1 : panels;
+    const detail::Stretch<Scalar>& next = p.stretches[done ? pass.first : at.stretch];
+    const bool more = !done || pass.panel + group < p.last_panel;
+    const Scalar* ahead = more ? next.panels + (column / 16 + (done ? group : 0)) * next.panel_stride + (done ? 0 : at.line) * 16 : nullptr;
+    const Index apart = t.count > 0 ? pieces[0].panel_stride : 0;
+    int fetched = 0;
     const bool ends = done && final, straight = ends && direct;
     if constexpr (Lane::integers != 0) {
       t.row_scale = done ? p.quantized.rows : nullptr;
@@ -132,7 +145,10 @@ TENON_NOINLINE inline void run(const detail::Product<Scalar>& p, const Pass& pas
     t.bias = straight && e.bias != nullptr ? e.bias + column : nullptr;
     t.ldo = straight ? p.ldy : buffer_columns;
     t.row = 0;
-    for (Index rows; t.row < p.rows; t.row += rows) {
+    for (Index rows; t.row < p.rows; t.row += rows, ++fetched) {
+      const bool fetches = more && fetched < panels;
+      t.ahead = fetches ? ahead + fetched * apart : next.panels;  // else one line again and again, which costs nothing
+      t.ahead_step = fetches ? 16 : 0;
       rows = height_of<rows_max>(p.rows - t.row);
       Scalar* y = p.y + t.row * p.ldy + column;
       Scalar* held = pass.buffer + t.row * buffer_columns + (pass.gates ? 16 : 0);
