@@ -24,6 +24,10 @@ is_installed() {
   dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'install ok installed'
 }
 
+all_installed() {
+  for package in "$@"; do is_installed "$package" || return 1; done
+}
+
 # need PACKAGE...: installs the Debian packages that are missing. On other systems CMake says what it cannot find.
 need() {
   command -v apt-get >/dev/null || return 0

@@ -1,7 +1,8 @@
 """Makes a U-Net of full size with random weights and what torch makes of fixed inputs: unet_parity.py sd15|sd21|sdxl SIDE FOLDER
 
 Every parameter is shaken, so that biases, norms and eps show. FOLDER receives config.json, diffusion_pytorch_model.safetensors
-(float32) and reference.safetensors: latents [2, SIDE, SIDE, 4], the conditions, and the output in float64, float32 and bfloat16.
+(float32) and reference.safetensors: latents [2, SIDE, SIDE, 4], the conditions, and the output in float64, float32 and bfloat16
+(`f64.sample`, ...).
 float64 takes no more memory than float32: each layer is widened while it runs.
 """
 import pathlib
@@ -42,15 +43,15 @@ def output(dtype):
 
 
 out = {"latents": given["latents"].permute(0, 2, 3, 1), "times": times} | {k: v for k, v in given.items() if k != "latents"}
-out["f32"] = output(torch.float32)
+out["f32.sample"] = output(torch.float32)
 hooks = []
 for layer in unet.modules():
     if not list(layer.children()) and list(layer.parameters()):
         hooks.append(layer.register_forward_pre_hook(lambda m, _: m.double() and None))
         hooks.append(layer.register_forward_hook(lambda m, *_: m.float() and None))
-out["f64"] = output(torch.float64)
+out["f64.sample"] = output(torch.float64)
 for hook in hooks:
     hook.remove()
 unet.to(torch.bfloat16)
-out["bf16"] = output(torch.bfloat16)
+out["bf16.sample"] = output(torch.bfloat16)
 save_file({k: v.contiguous() for k, v in out.items()}, folder / "reference.safetensors")

@@ -6,7 +6,8 @@
 //
 // Include it at global scope, after <tenon/kernels/isa/simd.hpp>. Inside a body:
 //   - no #include, no std:: call, no lambda, no OpenMP, no object at namespace scope (functions and types only);
-//   - TENON_INLINE marks helpers (always inlined), TENON_NOINLINE the functions that the parallel loop calls;
+//   - TENON_INLINE marks helpers (always inlined), TENON_NOINLINE the functions that the parallel loop calls, TENON_MATH
+//     long helpers, inlined where they are a few instructions: not in the generic copy, where they are hundreds;
 //   - F16 and its functions (simd_*.inl) and the vector math (math.inl) are in scope.
 // With TENON_WITH_BF16 defined there is one more copy, avx512bf16 (AVX-512 with BF16 and VNNI instructions), which
 // sees everything of namespace avx512. TENON_STATIC_ISA leaves only the copy that -march selects.
@@ -15,6 +16,7 @@
 #endif
 #include <tenon/kernels/isa/copies.inl>
 #define TENON_INLINE inline __attribute__((always_inline))
+#define TENON_MATH TENON_INLINE
 
 #if defined(TENON_HAS_AVX512)
 #define TENON_IN_AVX512
@@ -58,6 +60,8 @@ namespace tenon::inline TENON_ABI::kernels::neon {
 
 #if defined(TENON_HAS_GENERIC)
 #define TENON_IN_GENERIC
+#undef TENON_MATH
+#define TENON_MATH TENON_NOINLINE inline
 #include <tenon/kernels/isa/region_base.inl>
 namespace tenon::inline TENON_ABI::kernels::generic {
 #include TENON_BODY
@@ -68,4 +72,5 @@ namespace tenon::inline TENON_ABI::kernels::generic {
 
 #include <tenon/kernels/isa/copies_end.inl>
 #undef TENON_INLINE
+#undef TENON_MATH
 #undef TENON_BODY

@@ -29,7 +29,7 @@ TENON_INLINE F16 exp_remainder(F16 x, F16 n) {
 }
 
 /// e^x, at most 1 ulp.
-TENON_INLINE F16 exp(F16 x) {
+TENON_MATH F16 exp(F16 x) {
   x = min(set1(89.0f), max(set1(-104.0f), x));
   const F16 n = round(x * set1(1.44269502f));
   // 2^n in two factors, so that the result may be denormal or infinite.
@@ -38,7 +38,7 @@ TENON_INLINE F16 exp(F16 x) {
 }
 
 /// e^x for x <= 0, at most 1 ulp, results below e^-86.6 flushed to 0: what softmax needs, for less than exp costs.
-TENON_INLINE F16 exp_nonpositive(F16 x) {
+TENON_MATH F16 exp_nonpositive(F16 x) {
   const F16 magic = set1(12583039.0f);  // 1.5 * 2^23 + 127: the sum's low bits are the nearest whole number + 127
   const F16 shifted = fma(max(set1(-150.0f), x), set1(1.44269502f), magic);
   const F16 y = exp_reduced(exp_remainder(x, shifted - magic)) * from_bits(shift_left<23>(bits(shifted)));
@@ -47,7 +47,7 @@ TENON_INLINE F16 exp_nonpositive(F16 x) {
 
 /// 2^x for x <= 0, at most 1 ulp, results below 2^-126.5 flushed to 0: the softmax of attention, whose scores are scaled
 /// anyway, so that the factor log2(e) is free.
-TENON_INLINE F16 exp2_nonpositive(F16 x) {
+TENON_MATH F16 exp2_nonpositive(F16 x) {
   const F16 magic = set1(12583039.0f);  // as above
   const F16 z = max(set1(-127.0f), x), shifted = z + magic, r = z - (shifted - magic);
   return polynomial(r, {1.0f, 0.693147182f, 0.240226477f, 0.0555036217f, 0.00961852632f, 0.00133902184f, 0.000153210741f}) *
@@ -55,7 +55,7 @@ TENON_INLINE F16 exp2_nonpositive(F16 x) {
 }
 
 /// Natural logarithm, at most 1 ulp.
-TENON_INLINE F16 log(F16 x) {
+TENON_MATH F16 log(F16 x) {
   const M16 denormal = x < set1(1.17549435e-38f);
   const I16 u = bits(select(denormal, x * set1(8388608.0f), x));
   // x = 2^e m with m in [sqrt(1/2), sqrt(2)).
@@ -74,7 +74,7 @@ TENON_INLINE F16 log(F16 x) {
 }
 
 /// At most 2 ulp.
-TENON_INLINE F16 tanh(F16 x) {
+TENON_MATH F16 tanh(F16 x) {
   const F16 a = abs(x), u = x * x;
   const F16 small = fma(a * u, polynomial(u, {-0.333332807f, 0.133314416f, -0.0537397154f, 0.0206390861f, -0.0057049864f}), a);
   const F16 e = exp(min(set1(20.0f), a) * set1(2.0f));
@@ -83,7 +83,7 @@ TENON_INLINE F16 tanh(F16 x) {
 }
 
 /// 1 / (1 + e^-x), at most 2.5 ulp.
-TENON_INLINE F16 sigmoid(F16 x) {
+TENON_MATH F16 sigmoid(F16 x) {
   const F16 e = exp(-abs(x));
   return select(x < zero(), e, set1(1.0f)) / (e + set1(1.0f));
 }
@@ -100,7 +100,7 @@ TENON_INLINE F16 erfc_large(F16 a) {
                                              -0.00418380182f, 0.000437085022f, -2.13213934e-05f}));
 }
 /// At most 2 ulp.
-TENON_INLINE F16 erf(F16 x) {
+TENON_MATH F16 erf(F16 x) {
   const F16 a = abs(x);
   const F16 large = copysign(set1(1.0f) - erfc_large(a), x);
   return select(a < set1(1.0f), erf_small(x), large);
@@ -108,7 +108,7 @@ TENON_INLINE F16 erf(F16 x) {
 
 /// sin when `quadrant` is 0, cos when it is 1: x = n pi/2 + r, |r| <= pi/4. At most 2 ulp for |x| <= 1e5; beyond
 /// 1e7 only within [-1, 1].
-TENON_INLINE F16 sin_quadrant(F16 x, std::int32_t quadrant) {
+TENON_MATH F16 sin_quadrant(F16 x, std::int32_t quadrant) {
   const F16 n = round(x * set1(0.636619747f));
   F16 r = fnma(n, set1(1.57079637f), x);
   r = fnma(n, set1(-1.71512451e-15f), fnma(n, set1(-4.37113883e-08f), r));
