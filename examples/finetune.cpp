@@ -1,4 +1,5 @@
-// finetune: teaches the CLIP that ships to read line drawings, through a small LoRA; on a diffusion model see common/tune_diffusion.hpp.
+// finetune: teaches the CLIP that ships to read line drawings, through a small LoRA; on pictures with captions see
+// common/tune_clip_pairs.hpp, on a diffusion model common/tune_diffusion.hpp.
 //
 // The model was trained on colour pictures only, so it fails on drawings of the same things. This program measures that on
 // characters never trained on, tunes the vision tower on drawings of the training characters, and measures again, beside a
@@ -22,6 +23,7 @@
 #include "common/progress.hpp"
 #include "common/table.hpp"
 #include "common/tune_clip.hpp"
+#include "common/tune_clip_pairs.hpp"
 #include "common/tune_diffusion.hpp"
 
 namespace {
@@ -298,6 +300,12 @@ void run(DiffusionTuneOptions o, int threads) {
   DiffusionTuning(std::move(o)).run();
 }
 
+void run(PairTuneOptions o, int threads) {
+  const ThreadScope scope(threads);
+  print_first_line("finetune", "float32");
+  PairTuning(std::move(o)).run();
+}
+
 /// A file of options by their long names, each of which must exist.
 class OptionsFile : public CLI::ConfigBase {
  public:
@@ -322,39 +330,45 @@ class OptionsFile : public CLI::ConfigBase {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Tunes the CLIP that ships to line drawings and measures it before and after; or a diffusion model to pictures with captions.");
+  CLI::App app("Tunes the CLIP that ships to line drawings and measures it before and after; or a CLIP or a diffusion model to pictures with captions.");
   Options o;
+  PairTuneOptions p;
   DiffusionTuneOptions d;
+  std::string parts;
   app.add_option("--model", o.model, "Folder of a CLIP (default: the one that ships), or a Stable Diffusion, folder or single file");
-  app.add_option("--data", o.data, "Folder of the emoji set; diffusion: or of pictures, captions in .txt files beside them or in metadata.jsonl")->capture_default_str();
+  app.add_option("--data", o.data, "Folder of the emoji set, or of pictures, captions in .txt files beside them or in metadata.jsonl")->capture_default_str();
   app.add_option("--method", o.method, "lora, dora, loha, lokr, ia3, adapter, prefix, intrinsic, bitfit or full")->capture_default_str()
       ->check(CLI::IsMember(clip_methods));
+  app.add_option("--train", parts, "What of the model: diffusion unet, text or both (default: unet), CLIP on pictures with captions vision, text or both (default: both)")
+      ->check(CLI::IsMember({"unet", "text", "vision", "both"}));
   app.add_option("--target", o.targets, "Layers to tune: a path, a suffix such as q_proj, or a glob (repeatable)");
-  app.add_option("--rank", o.rank, "Rank of the LoRA (default: 6, diffusion 8)")->check(CLI::PositiveNumber);
-  app.add_option("--alpha", o.alpha, "Alpha of the LoRA; the delta is scaled by alpha / rank (default: 12, diffusion 8)");
+  app.add_option("--rank", o.rank, "Rank of the LoRA (default: 3, diffusion 8)")->check(CLI::PositiveNumber);
+  app.add_option("--alpha", o.alpha, "Alpha of the LoRA; the delta is scaled by alpha / rank (default: 6, diffusion 8)");
   app.add_option("--bottleneck", o.bottleneck, "Width of the adapter (default: 8, diffusion 16)")->check(CLI::PositiveNumber);
   app.add_option("--length", o.length, "Length of the prefix")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--dimension", o.dimension, "Numbers that intrinsic trains")->capture_default_str()->check(CLI::PositiveNumber);
-  CLI::Option* steps = app.add_option("--steps", o.steps, "Training steps")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--batch", o.batch, "Pictures a step (default: 64; diffusion 24 for small pictures, else 1)")->check(CLI::Range(1, 4096));
+  CLI::Option* steps = app.add_option("--steps", o.steps, "Training steps (default: 1500; CLIP on pictures with captions 300)")->check(CLI::PositiveNumber);
+  app.add_option("--epochs", d.epochs, "Rounds over the pictures, in the place of --steps")->check(CLI::PositiveNumber)->excludes(steps);
+  app.add_option("--repeats", d.repeats, "How often each picture comes in a round")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--trigger", d.trigger, "Words put before every caption");
+  app.add_option("--batch", o.batch, "Pictures a step (default: 64; CLIP on pictures with captions 32; diffusion 24 for small pictures, else 1)")->check(CLI::Range(1, 4096));
   app.add_option("--lr", o.learning_rate, "Highest learning rate (default: by method and model)");
+  app.add_option("--lr-schedule", d.schedule, "constant, linear or cosine, after the warm-up")->capture_default_str()->check(CLI::IsMember({"constant", "linear", "cosine"}));
+  app.add_option("--warmup", d.warmup, "Steps in which the learning rate rises")->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_option("--seed", o.seed, "First seed")->capture_default_str();
   app.add_option("--threads", o.threads, "Threads (0: all available)")->capture_default_str();
   app.add_flag("--resume", o.resume, "Go on with an interrupted run");
   app.add_option("--json", o.json, "File for the numbers");
   app.set_config("--config", "", "File of options, a line `name = value` for each; those of the command line come first");
   app.config_formatter(std::make_shared<OptionsFile>(app));
-  app.add_option("--out", o.out, "CLIP: folder for the adapter, the sheet and the state of the run (default: line-art-METHOD); diffusion: the adapter's file (default: STYLE.safetensors), or what bitfit and full make of the model, in its form");
+  app.add_option("--out", o.out, "CLIP: folder for the adapter, the sheet and the state of the run (default: line-art-METHOD, of pictures with captions tuned); diffusion: the adapter's file (default: STYLE.safetensors), or what bitfit and full make of the model, in its form");
   constexpr const char *clip = "CLIP", *diffusion = "Diffusion";
   app.add_option("--keep", o.keep, "Share of patches that patch dropout keeps")->capture_default_str()->check(CLI::Range(0.05, 1.0))->group(clip);
   app.add_flag("!--no-baselines", o.baselines, "Leave out the classifier trained from labels")->group(clip);
   app.add_flag("--development", o.development, "Hold out training characters instead: for choosing settings without looking at the test")->group(clip);
   app.add_option("--seeds", o.seeds, "Runs, with seeds s, s + 1, ...")->capture_default_str()->check(CLI::PositiveNumber)->group(clip);
+  app.add_option("--validation", p.validation, "Share of the pictures with captions that is held out, to measure on")->capture_default_str()->check(CLI::Range(0.0, 0.5))->group(clip);
   app.add_option("--style", d.style, "Of the emoji: plain, line-art (Symbola's drawings) or neon")->capture_default_str()->check(CLI::IsMember(style_names))->group(diffusion);
-  app.add_option("--train", d.train, "unet, text or both")->capture_default_str()->check(CLI::IsMember({"unet", "text", "both"}))->group(diffusion);
-  app.add_option("--trigger", d.trigger, "Words put before every caption")->group(diffusion);
-  app.add_option("--epochs", d.epochs, "Rounds over the pictures, in the place of --steps")->check(CLI::PositiveNumber)->excludes(steps)->group(diffusion);
-  app.add_option("--repeats", d.repeats, "How often each picture comes in a round")->capture_default_str()->check(CLI::PositiveNumber)->group(diffusion);
   app.add_flag("--buckets", d.buckets, "Pictures keep their aspect ratio, within the area of --resolution; a batch has pictures of one size")->group(diffusion);
   app.add_flag("--shuffle-captions", d.shuffle_captions, "The parts of a caption between commas come in random order, the trigger first")->group(diffusion);
   app.add_option("--cache", d.cache, "File that keeps the pictures' latents from one run to the next")->group(diffusion);
@@ -368,8 +382,6 @@ int main(int argc, char** argv) {
   app.add_option("--dtype", d.dtype, "How the frozen weights are multiplied: f32, bf16 or int8")->capture_default_str()->check(CLI::IsMember({"f32", "bf16", "int8"}))->group(diffusion);
   app.add_flag("--narrow-saved", d.narrow_saved, "Less memory for less exact gradients: what backward needs is kept in bfloat16")->group(diffusion);
   app.add_option("--text-lr", d.text_learning_rate, "Highest learning rate of the text towers (default: as --lr)")->check(CLI::PositiveNumber)->group(diffusion);
-  app.add_option("--lr-schedule", d.schedule, "constant, linear or cosine, after the warm-up")->capture_default_str()->check(CLI::IsMember({"constant", "linear", "cosine"}))->group(diffusion);
-  app.add_option("--warmup", d.warmup, "Steps in which the learning rate rises")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
   app.add_option("--min-snr", d.snr_gamma, "Gamma of the weights by signal and noise (0: none)")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
   app.add_option("--noise-offset", d.noise_offset, "Deviation of a shift of the noise")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
   app.add_option("--caption-dropout", d.caption_dropout, "Share of captions left out")->capture_default_str()->check(CLI::Range(0.0, 1.0))->group(diffusion);
@@ -380,16 +392,36 @@ int main(int argc, char** argv) {
   app.add_option("--sample-prompts", d.prompts, "File of their prompts, one a line")->group(diffusion);
   app.add_option("--guidance", d.guidance, "Guidance of these pictures (default: 3 for the small model, else 7.5)")->group(diffusion);
   return run_program(app, argc, argv, [&] {
-    if (o.model.empty()) o.model = o.data + "/clip";
+    const bool emoji = detail::exists(o.data + "/emoji.tsv");
+    if (o.model.empty()) o.model = (emoji ? o.data : default_data()) + "/clip";
     const bool tunes_diffusion = is_diffusion(o.model);
     for (const CLI::Option* option : app.get_options())
       check(option->count() == 0 || option->get_group() != (tunes_diffusion ? clip : diffusion), "finetune", option->get_name(), " is of no use to ", o.model,
             tunes_diffusion ? ", a diffusion model" : ", a CLIP");
-    if (!tunes_diffusion) {
+    const auto refuse = [&](std::initializer_list<const char*> names, const char* who) {
+      for (const char* name : names) check(app.count(name) == 0, "finetune", name, " is of no use to ", o.model, who);
+    };
+    const char* known = tunes_diffusion ? "unet, text or both for a diffusion model" : emoji ? "vision for a CLIP on the emoji" : "vision, text or both for a CLIP";
+    const bool fits = tunes_diffusion ? parts != "vision" : parts != "unet" && (!emoji || parts == "vision");
+    check(parts.empty() || fits, "finetune", "--train: expected ", known, ", got ", parts);
+    if (!tunes_diffusion && emoji) {
+      refuse({"--trigger", "--epochs", "--repeats", "--lr-schedule", "--warmup", "--validation"}, ", a CLIP on the emoji");
       if (o.out.empty()) o.out = "line-art-" + o.method;
       run(o);
       return;
     }
+    if (!tunes_diffusion) {
+      refuse({"--keep", "--no-baselines", "--development", "--seeds"}, ", a CLIP on pictures with captions");
+      static_cast<ClipTuneOptions&>(p) = o;
+      p.train = parts.empty() ? "both" : parts;
+      if (app.count("--steps") == 0) p.steps = 300;
+      if (app.count("--batch") == 0) p.batch = 32;
+      p.model = o.model, p.data = o.data, p.out = o.out.empty() ? "tuned" : o.out, p.json = o.json, p.seed = o.seed, p.resume = o.resume;
+      p.trigger = d.trigger, p.schedule = d.schedule, p.epochs = d.epochs, p.repeats = d.repeats, p.warmup = d.warmup;
+      run(std::move(p), o.threads);
+      return;
+    }
+    if (!parts.empty()) d.train = parts;
     const auto take = [&](const char* name, auto& to, const auto& from) {
       if (app.count(name) > 0) to = from;
     };

@@ -1,5 +1,5 @@
 #pragma once
-// Pictures with captions to tune a diffusion model on: a folder of them, or the emoji that ship in some style.
+// Pictures with captions to tune a model on: a folder of them, or the emoji that ship in some style.
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -87,9 +87,11 @@ inline std::string shuffled_caption(const std::string& caption, const std::strin
   return head + out;
 }
 
-/// file_name -> text of a folder's metadata.jsonl, as Hugging Face's imagefolder has it. Throws FileError with the line.
-inline std::map<std::string, std::string> read_metadata(const std::string& path) {
+/// file_name -> text of a folder's metadata.jsonl, as Hugging Face's imagefolder has it; empty without one. Throws FileError with the line.
+inline std::map<std::string, std::string> read_metadata(const std::string& folder) {
+  const std::string path = folder + "/metadata.jsonl";
   std::map<std::string, std::string> out;
+  if (!detail::exists(path)) return out;
   std::stringstream lines(read_file(path, 64u << 20));
   Index number = 0;
   for (std::string line; std::getline(lines, line);) {
@@ -101,6 +103,25 @@ inline std::map<std::string, std::string> read_metadata(const std::string& path)
   return out;
 }
 
+/// The captions of a picture in a folder: the lines of the .txt beside it, or what metadata.jsonl says (see read_metadata), `trigger` put
+/// before each; the trigger alone where there is none. Throws FileError without both.
+inline std::vector<std::string> captions_of(const std::string& file, const std::string& folder, const std::map<std::string, std::string>& metadata, const std::string& trigger) {
+  namespace fs = std::filesystem;
+  std::vector<std::string> captions;
+  const std::string beside = fs::path(file).replace_extension(".txt").string();
+  if (detail::exists(beside)) {
+    captions = read_lines(beside);
+  } else if (const auto at = metadata.find(fs::relative(file, folder).generic_string()); at != metadata.end()) {
+    captions = {at->second};
+  }
+  check<FileError>(!captions.empty() || !trigger.empty(), "pictures", file, ": expected a caption in ", beside,
+                   " or in metadata.jsonl, or --trigger WORDS for all pictures");
+  if (captions.empty()) captions = {""};
+  if (!trigger.empty())
+    for (auto& caption : captions) caption = caption.empty() ? trigger : trigger + ", " + caption;
+  return captions;
+}
+
 /// The pictures in a folder and the folders in it. Captions are the lines of a .txt beside each picture, or come from
 /// metadata.jsonl; `trigger` is put before each, and is the caption of pictures that have none. Throws FileError on a broken
 /// picture, and on one without a caption when there is no trigger.
@@ -108,26 +129,13 @@ inline CaptionedPictures load_captioned_pictures(const std::string& folder, cons
   namespace fs = std::filesystem;
   const auto files = pictures_in(folder);
   check<FileError>(!files.empty(), "pictures", folder, ": no PNG, JPEG or PNM files in this folder");
-  std::map<std::string, std::string> metadata;
-  if (detail::exists(folder + "/metadata.jsonl")) metadata = read_metadata(folder + "/metadata.jsonl");
+  const auto metadata = read_metadata(folder);
   CaptionedPictures out;
   for (const auto& file : files) {
     const Image image = load_image(file, {.on_white = true});
     out.pictures.push_back(fitted_picture(image, fit.multiple > 0 ? bucket_of({image.height, image.width}, fit) : PictureSize{fit.resolution, fit.resolution}));
     out.origin += join_text(file, ' ', fs::file_size(file), ' ', fs::last_write_time(file).time_since_epoch().count(), '\n');
-    std::vector<std::string> captions;
-    const std::string beside = fs::path(file).replace_extension(".txt").string();
-    if (detail::exists(beside)) {
-      captions = read_lines(beside);
-    } else if (const auto at = metadata.find(fs::relative(file, folder).generic_string()); at != metadata.end()) {
-      captions = {at->second};
-    }
-    check<FileError>(!captions.empty() || !trigger.empty(), "pictures", file, ": expected a caption in ", beside,
-                     " or in metadata.jsonl, or --trigger WORDS for all pictures");
-    if (captions.empty()) captions = {""};
-    if (!trigger.empty())
-      for (auto& caption : captions) caption = caption.empty() ? trigger : trigger + ", " + caption;
-    out.captions.push_back(std::move(captions));
+    out.captions.push_back(captions_of(file, folder, metadata, trigger));
   }
   return out;
 }

@@ -1,5 +1,5 @@
 #pragma once
-// Tuning the vision tower of a CLIP to drawings by one of many methods.
+// Tuning the towers of a CLIP by one of many methods, and its vision tower to drawings.
 #include <tenon/clip.hpp>
 #include <tenon/peft/bitfit.hpp>
 #include <tenon/peft/intrinsic.hpp>
@@ -11,7 +11,7 @@
 namespace tenon::examples {
 
 struct ClipTuneOptions {
-  std::string method = "lora";
+  std::string method = "lora", train = "vision";  // train: vision, text or both
   std::vector<std::string> targets;
   Index rank = 3, bottleneck = 8, length = 8, dimension = 1000, steps = 1500, batch = 64;
   double alpha = 6, learning_rate = 0, weight_decay = 0.01, keep = 0.5, average = 0.99;
@@ -22,45 +22,56 @@ inline const std::vector<std::string> clip_methods{"lora", "dora", "loha", "lokr
 
 inline double learning_rate(const ClipTuneOptions& o) {
   if (o.learning_rate > 0) return o.learning_rate;
-  return o.method == "full" ? 3e-4 : o.method == "prefix" || o.method == "intrinsic" ? 1e-2 : 3e-3;
+  return o.method == "full" ? 3e-4 : o.method == "intrinsic" ? 1e-2 : o.method == "prefix" ? 0.5 : 3e-3;
 }
 
-/// Attaches the method (or, for `full` and `bitfit`, unfreezes the tower or its biases) and returns the parameters to train.
+/// Attaches the method to the towers that are trained (or, for `full` and `bitfit`, unfreezes them or their biases) and returns the
+/// parameters to train.
 inline std::vector<ParamRef<float>> prepare(Clip<float>& clip, const ClipTuneOptions& o, Generator& generator) {
   std::vector<std::string> targets = o.targets;
-  const auto in_tower = [&](std::initializer_list<const char*> names) {
-    if (!targets.empty()) return;
-    for (const char* name : names) targets.push_back(std::string("vision_model.*.") + name);
+  const bool vision = o.train != "text", text = o.train != "vision";
+  const auto in_towers = [&](std::initializer_list<const char*> names) {
+    std::vector<std::string> out;
+    for (const std::string name : names) {
+      if (vision) out.push_back("vision_model.*." + name);
+      if (text && name != "patch_embedding") out.push_back("text_model.*." + name);
+    }
+    return out;
+  };
+  const auto by_default = [&](std::initializer_list<const char*> names) {
+    if (targets.empty()) targets = in_towers(names);
   };
   const std::initializer_list<const char*> layers{"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "patch_embedding"};
   if (o.method == "full") {
-    unfreeze(clip.vision_model);
+    if (vision) unfreeze(clip.vision_model);
+    if (text) unfreeze(clip.text_model);
   } else if (o.method == "bitfit") {
     freeze(clip);
-    return train_biases(clip.vision_model);
+    if (vision) train_biases(clip.vision_model);
+    if (text) train_biases(clip.text_model);
   } else if (o.method == "intrinsic") {
-    in_tower(layers);
+    by_default(layers);
     attach(clip, IntrinsicConfig{.dimension = o.dimension, .seed = static_cast<std::uint64_t>(generator.integer(0, 1 << 30)), .targets = targets}, generator);
   } else if (o.method == "lora") {
-    in_tower(layers);
+    by_default(layers);
     attach(clip, LoraConfig{.rank = o.rank, .alpha = o.alpha, .targets = targets}, generator);
   } else if (o.method == "dora") {
-    in_tower(layers);
+    by_default(layers);
     attach(clip, DoraConfig{.rank = o.rank, .alpha = o.alpha, .targets = targets}, generator);
   } else if (o.method == "loha") {
-    in_tower(layers);
+    by_default(layers);
     attach(clip, LohaConfig{.rank = o.rank, .alpha = o.alpha, .targets = targets}, generator);
   } else if (o.method == "lokr") {
-    in_tower(layers);
+    by_default(layers);
     attach(clip, LokrConfig{.rank = o.rank, .alpha = o.alpha, .targets = targets}, generator);
   } else if (o.method == "ia3") {
-    in_tower({"k_proj", "v_proj", "fc2"});
-    attach(clip, Ia3Config{.targets = targets, .feedforward = {"vision_model.*.fc2"}}, generator);
+    by_default({"k_proj", "v_proj", "fc2"});
+    attach(clip, Ia3Config{.targets = targets, .feedforward = in_towers({"fc2"})}, generator);
   } else if (o.method == "adapter") {
-    in_tower({"mlp", "self_attn"});
+    by_default({"mlp", "self_attn"});
     attach(clip, BottleneckConfig{.bottleneck = o.bottleneck, .targets = targets}, generator);
   } else {
-    in_tower({"self_attn"});
+    by_default({"self_attn"});
     attach(clip, PrefixConfig{.length = o.length, .targets = targets}, generator);
   }
   return trainable(clip);

@@ -128,6 +128,46 @@ cmp -s "$work/whole/adapter_model.safetensors" "$work/killed/adapter_model.safet
 [ "$(sed 's/"seconds":[^,}]*//' "$work/whole.json")" = "$(sed 's/"seconds":[^,}]*//' "$work/killed.json")" ] || fail "finetune --resume: other numbers"
 bad 'expected a run with the options' finetune $tune --rank 2 --out "$work/killed" --resume
 
+# finetune on a CLIP and pictures with captions: both towers, a held-out share, and the same bits when killed and taken up again
+mkdir "$work/pairs" "$work/few"
+for name in rgb8.png rgb.jpg cmyk.jpg grey8.png palette8.png interlaced.png rgba8.png grey.jpg; do
+  cp "$golden/$name" "$work/pairs"
+  printf 'a picture of %s\nnumber %s\n' "${name%.*}" "${#name}" >"$work/pairs/${name%.*}.txt"
+done
+cp "$work/pairs"/rgb8.* "$work/pairs"/cmyk.* "$work/few"
+tune="--data $work/pairs --validation 0.25 --steps 40 --batch 4 --threads 1"
+good finetune $tune --out "$work/pairs_whole" --json "$work/pairs_whole.json"
+holds '^chance  *50.0  *100.0  *50.0  *100.0$'
+for key in before after chance adapter_parameters model_parameters seconds picture_to_text_1 text_to_picture_5; do grep -q "\"$key\"" "$work/pairs_whole.json" || fail "finetune --json: no $key"; done
+grep -q '"held_out": 2,' "$work/pairs_whole.json" || fail "finetune --validation: another share"
+for key in vision_model text_model; do grep -aq "$key.*lora_A" "$work/pairs_whole/adapter_model.safetensors" || fail "finetune: no $key in the adapter"; done
+[ -s "$work/pairs_whole/loss.png" ] || fail "finetune: no loss curve"
+"$programs/finetune" $tune --out "$work/pairs_killed" >/dev/null 2>&1 &
+run=$!
+while kill -0 $run 2>/dev/null && [ ! -s "$work/pairs_killed/state/COMMIT" ]; do sleep 0.02; done
+kill -9 $run 2>/dev/null && wait $run 2>/dev/null
+good finetune $tune --out "$work/pairs_killed" --json "$work/pairs_killed.json" --resume
+grep -q 'resumed at step' "$work/err" || fail "finetune --resume: began anew"
+cmp -s "$work/pairs_whole/adapter_model.safetensors" "$work/pairs_killed/adapter_model.safetensors" || fail "finetune --resume: another adapter of pictures with captions"
+[ "$(grep -v seconds "$work/pairs_whole.json")" = "$(grep -v seconds "$work/pairs_killed.json")" ] || fail "finetune --resume: other numbers"
+bad 'expected a run with the options' finetune $tune --train text --out "$work/pairs_killed" --resume
+for method in dora loha lokr ia3 adapter prefix; do good finetune --data "$work/pairs" --steps 2 --method $method --train text --out "$work/pairs_$method"; done
+good finetune --data "$work/pairs" --steps 1 --method intrinsic --dimension 50 --target 'text_model.*.q_proj' --out "$work/pairs_intrinsic"
+[ -s "$work/pairs_intrinsic/intrinsic.safetensors" ] || fail "finetune --method intrinsic: no file of it"
+good finetune --data "$work/pairs" --epochs 2 --repeats 2 --trigger sks --lr-schedule linear --warmup 1 --json "$work/pairs.json" --out "$work/pairs_epochs"
+grep -q '"steps": 4,' "$work/pairs.json" || fail "finetune --epochs: another number of steps"
+for method in bitfit full; do
+  good finetune --data "$work/pairs" --steps 2 --method $method --train vision --out "$work/pairs_$method"
+  good embed --model "$work/pairs_$method" --image "$golden/rgb8.png" --text "a picture" --json
+done
+bad 'expected at least 4 pictures with captions, found 2' finetune --data "$work/few" --out "$work/none"
+bad 'expected vision, text or both for a CLIP, got unet' finetune --data "$work/pairs" --train unet
+bad 'expected vision for a CLIP on the emoji, got text' finetune --train text
+bad 'expected unet, text or both for a diffusion model, got vision' finetune --model "$root/examples/data/diffusion" --train vision
+bad 'is of no use to' finetune --data "$work/pairs" --seeds 2
+bad 'is of no use to' finetune --validation 0.2
+bad 'another folder than the model' finetune --data "$work/pairs" --model "$work/model" --out "$work/model"
+
 # text_to_image with the small model that ships
 good text_to_image --prompt "red apple" --steps 4 --out "$work/a.png" --threads 1
 grep -q "red apple" "$work/a.png" || fail "text_to_image: the picture carries no prompt"
