@@ -10,11 +10,10 @@ struct TileCall {
   Index column_step;  // of column_scale and of a start without rows, from panel to panel
   Scalar* out;
   Index ldo;
-  const Scalar* ahead;  // fetched while the sums grow, ahead_step further on with each line
-  Index ahead_step;
+  const Scalar* ahead;  // 16 elements for each line that a fetching tile fetches while its sums grow
 };
 
-template <class Lane, int rows, int panels>
+template <class Lane, int rows, int panels, bool fetching = false>
 TENON_NOINLINE inline void tile(const TileCall& t) {
   F16 sum[rows][panels];
   const Scalar* start = t.start;
@@ -31,8 +30,7 @@ TENON_NOINLINE inline void tile(const TileCall& t) {
     TENON_UNROLL
     for (int j = 0; j < panels; ++j) __builtin_prefetch(out + i * ldo + 16 * j, 1);
   }
-  const Scalar* ahead = t.ahead;
-  const Index ahead_step = t.ahead_step;
+  [[maybe_unused]] const Scalar* ahead = t.ahead;
   for (Index s = 0; s < t.count; ++s) {
     const detail::Stretch<Scalar>& piece = t.pieces[s];
     const Scalar* x[rows];
@@ -40,8 +38,11 @@ TENON_NOINLINE inline void tile(const TileCall& t) {
     for (int i = 0; i < rows; ++i) x[i] = piece.rows[t.row + i] + piece.offset;
     const Scalar* line = piece.panels;
     const Index step = piece.step, stride = piece.panel_stride;
-    for (Index l = 0, at = 0; l < piece.k; ++l, at += step, line += 16, ahead += ahead_step) {
-      __builtin_prefetch(ahead, 0, 2);
+    for (Index l = 0, at = 0; l < piece.k; ++l, at += step, line += 16) {
+      if constexpr (fetching) {
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += 16;
+      }
       F16 w[panels];
       TENON_UNROLL
       for (int j = 0; j < panels; ++j) w[j] = load(line + j * stride);
@@ -129,8 +130,8 @@ TENON_NOINLINE inline void run(const detail::Product<Scalar>& p, const Pass& pas
     else if (pass.panel + panels > p.last_panel)  // a last single panel fills both halves of the tile
       for (Index s = 0; s < t.count; ++s) pieces[s].panel_stride = 0;
     done = at.stretch == pass.last;
-    // The first tiles fetch the lines that come after these into the second-level cache, a panel each: weights that come from
-    // memory would hold up the next lines' first tile.
+    // The first tiles of full height fetch the lines that come after these into the second-level cache, a panel each: weights
+    // that come from memory would hold up the next lines' first tile.
     const Index group = p.gate != 0 ? 1 : panels;
     const detail::Stretch<Scalar>& next = p.stretches[done ? pass.first : at.stretch];
     const bool more = !done || pass.panel + group < p.last_panel;
@@ -145,10 +146,8 @@ TENON_NOINLINE inline void run(const detail::Product<Scalar>& p, const Pass& pas
     t.bias = straight && e.bias != nullptr ? e.bias + column : nullptr;
     t.ldo = straight ? p.ldy : buffer_columns;
     t.row = 0;
+    t.ahead = nullptr;
     for (Index rows; t.row < p.rows; t.row += rows, ++fetched) {
-      const bool fetches = more && fetched < panels;
-      t.ahead = fetches ? ahead + fetched * apart : next.panels;  // else one line again and again, which costs nothing
-      t.ahead_step = fetches ? 16 : 0;
       rows = height_of<rows_max>(p.rows - t.row);
       Scalar* y = p.y + t.row * p.ldy + column;
       Scalar* held = pass.buffer + t.row * buffer_columns + (pass.gates ? 16 : 0);
@@ -169,7 +168,12 @@ TENON_NOINLINE inline void run(const detail::Product<Scalar>& p, const Pass& pas
         }
       }
       t.out = straight ? y : held;
-      tile_of<Lane, panels, rows_max>(rows, t);
+      if (more && fetched < panels && rows == rows_max) {
+        t.ahead = ahead + fetched * apart;
+        tile<Lane, rows_max, panels, true>(t);
+      } else {
+        tile_of<Lane, panels, rows_max>(rows, t);
+      }
       if (ends && !direct && (p.gate == 0 || panels == 2 || pass.gates))
         finish(e, pass.buffer + t.row * buffer_columns, t.row, rows, pass.panel * 16, columns, p.gate, p.y, p.ldy);
     }
