@@ -1,6 +1,7 @@
 // benchmarks/run diffusion [--latent 64]: Stable Diffusion 1.5 at full size with random weights, made here: the guided step of
 // the U-Net (batch 2, latents of --latent x --latent, 77 tokens), the decoding of such latents, and a picture of twenty steps from
-// the start of the process, by float32, bfloat16 and int8 weights. --python adds torch and, where it is installed, OpenVINO.
+// the start of the process, by float32 (and with Winograd's convolutions), bfloat16 and int8 weights. --python adds torch and,
+// where it is installed, OpenVINO.
 //
 // Each row is a process of its own, so that `peak_gb` is the largest resident memory of that row alone. `expected` are the
 // seconds of the products alone: each product of different extents is timed by itself in the same process, times how often it
@@ -162,7 +163,7 @@ Products products_of(M& model, DType panels, const std::function<void()>& forwar
 // One row, in a process of its own.
 
 struct Task {
-  std::string kind, dtype;  ///< `make`, `step`, `decode` or `picture`
+  std::string kind, dtype;  ///< `make`, `step`, `decode` or `picture`; f32, bf16 or int8, and +TILE for Winograd's convolutions
   Index side = 64;
   int threads = 0;
 };
@@ -179,11 +180,15 @@ int perform(const Task& task, const std::string& folder) {
     make_model(folder);
     return 0;
   }
-  nlohmann::json row{{"dtype", task.dtype}, {"impl", "tenon"}, {"shape", {2, task.side, task.side, 4}}};
-  const auto weights = storage_of(task.dtype);
+  const auto plus = task.dtype.find('+');
+  const Index tile = plus == std::string::npos ? 0 : task.dtype.back() - '0';
+  const std::string dtype = task.dtype.substr(0, plus);
+  nlohmann::json row{{"dtype", dtype}, {"impl", tile != 0 ? join_text("winograd ", tile) : "tenon"}, {"shape", {2, task.side, task.side, 4}}};
+  const auto weights = storage_of(dtype);
   if (task.kind == "picture") {
     StableDiffusion<float> pipe = StableDiffusion<float>::load(folder, {.weights = weights});
     pipe.free_text = true;
+    use_winograd(pipe, tile);
     GenerationOptions<float> options{.steps = 20, .width = 8 * task.side, .height = 8 * task.side};
     bool first = true;
     options.on_step = [&](Denoising<float>&) {
@@ -199,11 +204,13 @@ int perform(const Task& task, const std::string& folder) {
     std::function<Tensor<float>()> forward;
     if (task.kind == "step") {
       unet = load_unet<float>(folder + "/unet", {.weights = weights});
+      use_winograd(unet, tile);
       UnetConditions<float> conditions;
       conditions.states = numbers({2, 77, 768}, 3);
       forward = [&unet, conditions, x = Var<float>(numbers({2, task.side, task.side, 4}, 2))] { return unet(x, Tensor<float>::of({981}), conditions).value(); };
     } else {
       vae = load_autoencoder_kl<float>(folder + "/vae", {.weights = weights});
+      use_winograd(vae, tile);
       row["shape"][0] = 1;
       forward = [&vae, x = Var<float>(numbers({1, task.side, task.side, 4}, 2))] { return vae.decode(x).value(); };
     }
@@ -240,8 +247,9 @@ class Report {
   void row(const std::string& name, nlohmann::json row) {
     row["name"] = name;
     const auto dtype = row.at("dtype").get<std::string>();
-    std::printf("%-21s %-5s %-9s %8.3f s", name.c_str(), dtype.c_str(), row.at("impl").get<std::string>().c_str(), row.at("seconds").get<double>());
-    if (row.contains("gflops") && peaks_.of(dtype) > 0) row["peak_fraction"] = row.at("gflops").get<double>() / peaks_.of(dtype);
+    std::printf("%-21s %-5s %-10s %8.3f s", name.c_str(), dtype.c_str(), row.at("impl").get<std::string>().c_str(), row.at("seconds").get<double>());
+    const bool counted = !row.at("impl").get<std::string>().starts_with("winograd");  // its GFLOP/s count the direct products
+    if (counted && row.contains("gflops") && peaks_.of(dtype) > 0) row["peak_fraction"] = row.at("gflops").get<double>() / peaks_.of(dtype);
     for (const char* key : {"seconds_median", "expected", "gflops", "peak_fraction", "max_rel_err", "peak_gb"})
       if (row.contains(key)) std::printf("  %s %.3g", key, row.at(key).get<double>());
     std::printf("\n");
@@ -300,14 +308,14 @@ int main(int argc, char** argv) {
   run("make", "f32");
   const std::string pixels = std::to_string(8 * side);
   for (const auto& [kind, name] : {std::pair<std::string, std::string>{"step", "sd15_guided_step"}, {"decode", "vae_decode_" + pixels}}) {
-    for (const char* dtype : {"f32", "bf16", "int8"}) report.row(name, nlohmann::json::parse(run(kind, dtype).back().first));
+    for (const char* dtype : {"f32", "f32+2", "f32+4", "bf16", "bf16+4", "int8"}) report.row(name, nlohmann::json::parse(run(kind, dtype).back().first));
     for (const char* peer : {"torch f32", "torch bf16", "openvino f32", "openvino bf16"})
       if (!options.python.empty())
         for (const auto& [line, at] : lines_of("exec '" + options.python + "' '" + script + "' " + kind + " " + peer + " " + std::to_string(side) + " " +
                                                std::to_string(thread_count())))
           report.row(name, nlohmann::json::parse(line));
   }
-  for (const char* dtype : {"f32", "bf16", "int8"}) {  // the steps before have left the files in the page cache
+  for (const char* dtype : {"f32", "f32+4", "bf16", "bf16+4", "int8"}) {  // the steps before have left the files in the page cache
     const auto lines = run("picture", dtype);
     auto row = nlohmann::json::parse(lines.back().first);
     row["seconds"] = lines.front().second;

@@ -2,13 +2,14 @@
 // they are installed (Debian: libopenblas-dev, libdnnl-dev), and torch and OpenVINO where a Python has them.
 //   benchmarks/run kernels [--json FILE] [--threads N] [--python PYTHON]
 // Rows of float32 come once more on AVX2, against the peak of AVX2. The environment variable TENON_ISA=avx2 holds all of tenon,
-// the peaks, oneDNN, torch and OpenVINO to it. "x1.9" is the time of one thread over that of all.
+// the peaks, oneDNN, torch and OpenVINO to it. "x1.9" is the time of one thread over that of all. Rows of Winograd's convolution
+// (nn/winograd.hpp) count the operations of the direct one that they save: their rates are no fraction of the peak.
 #include <sys/resource.h>
 
 #include <optional>
 
 #include <tenon/kernels/attention.hpp>
-#include <tenon/kernels/conv.hpp>
+#include <tenon/kernels/winograd.hpp>
 
 #include "kernels/memory.hpp"
 #include "kernels/peers.hpp"
@@ -199,6 +200,11 @@ void conv_rows(const kernels::ConvShape& s, Run& run) {
   for (std::size_t i = 0; i < 2; ++i)
     rivals.push_back({"conv_dx", storages[i].second, "tenon", [&, i] { kernels::conv2d_dx(s, dy.data(), packed[i], dx[i].data(), false); }, dx[i].data()});
   rivals.push_back({"conv_dw", "f32", "tenon", [&] { kernels::conv2d_dw(s, x.data(), dy.data(), dw.data(), false); }, dw.data()});
+  std::vector<kernels::WinogradWeight> transformed;
+  for (const Index tile : {2, 4})
+    if (kernels::winograd_pays(s, tile)) transformed.emplace_back(tile, s.out, s.c, w.data(), DType::f32), y.emplace_back(pixels * s.out);
+  for (std::size_t i = 0; i < transformed.size(); ++i)
+    rivals.push_back({"conv", "f32", join_text("winograd", transformed[i].tile), [&, i] { kernels::winograd_forward(s, x.data(), transformed[i], y[5 + i].data()); }, y[5 + i].data()});
 #if defined(TENON_WITH_ONEDNN)
   Onednn one[2] = {Onednn::conv(s.n, s.h, s.w, s.c, s.out, s.kh, s.pad_h, x.data(), w.data(), false),
                    Onednn::conv(s.n, s.h, s.w, s.c, s.out, s.kh, s.pad_h, x.data(), w.data(), true)};

@@ -6,6 +6,7 @@
 #include <tenon/models/diffusion/control_net.hpp>
 #include <tenon/models/diffusion/save_like.hpp>
 #include <tenon/models/diffusion/stable_diffusion.hpp>
+#include <tenon/nn/winograd.hpp>
 #include <tenon/peft/formats/textual_inversion.hpp>
 
 namespace tenon::inline TENON_ABI {

@@ -1,4 +1,5 @@
 #include <tenon/kernels/conv.hpp>
+#include <tenon/kernels/winograd.hpp>
 
 #include "catch.hpp"
 #include "kernels/products.hpp"
@@ -255,4 +256,75 @@ TEST_CASE("an impossible convolution is a named error") {
   REQUIRE_THROWS_WITH(conv2d_forward(s, x, PackedMatrix<float>(), y), contains("upsampling only with stride 1"));
   s = {.h = 2, .w = 2, .stride_h = 0};
   REQUIRE_THROWS_AS(conv2d_forward(s, x, PackedMatrix<float>(), y), ShapeError);
+}
+
+namespace {
+const ConvShape winograd_shapes[] = {
+    {.n = 1, .h = 1, .w = 1, .c = 1, .out = 1, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1},
+    {.n = 2, .h = 5, .w = 7, .c = 3, .out = 5, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1},
+    {.n = 1, .h = 9, .w = 6, .c = 20, .out = 33, .kh = 3, .kw = 3},
+    {.n = 1, .h = 8, .w = 4, .c = 32, .out = 16, .kh = 3, .kw = 3, .pad_h = 2, .pad_w = 3},
+    {.n = 2, .h = 5, .w = 4, .c = 17, .out = 40, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1, .upsample = 2},
+    {.n = 3, .h = 70, .w = 39, .c = 18, .out = 34, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1},  // several blocks
+};
+}  // namespace
+
+TEST_CASE("Winograd's convolution against the definition in double, on every instruction set; a bias for each picture") {
+  for (const ConvShape& s : winograd_shapes)
+    for (const Index tile : {2, 4}) {
+      const Problem<float> problem(s);
+      CAPTURE(s.h, s.w, s.c, s.out, s.upsample, tile);
+      const auto each = random_values<float>(s.n * s.out, 9);
+      auto expected = problem.y;
+      for (std::size_t i = 0; i < expected.size(); ++i)
+        expected[i] += static_cast<double>(each[i / size_of(s.out * s.out_h() * s.out_w()) * size_of(s.out) + i % size_of(s.out)]);
+      const WinogradWeight weight(tile, s.out, s.c, problem.w.data(), DType::f32);
+      on_each_isa([&](Isa) {
+        const Guarded<float> x(problem.x), bias(problem.bias), own(each);
+        Guarded<float> y(problem.y.size(), 1e30f);
+        winograd_forward(s, x.data(), weight, y.data(), {.bias = bias.data()});
+        CHECK(largest_error(y, problem.y) <= (tile == 2 ? 1e-5 : 3e-5));
+        winograd_forward(s, x.data(), weight, y.data(), {.bias = bias.data(), .sample_bias = own.data(), .sample_rows = s.out_h() * s.out_w(), .lds = s.out});
+        CHECK(largest_error(y, expected) <= (tile == 2 ? 1e-5 : 3e-5));
+      });
+    }
+}
+
+TEST_CASE("Winograd's convolution gives the same bits for any number of threads, and on AVX2 and AVX-512") {
+  const ConvShape& s = winograd_shapes[5];
+  const Problem<float> problem(s);
+  for (const Index tile : {2, 4}) {
+    const WinogradWeight weight(tile, s.out, s.c, problem.w.data(), DType::f32);
+    const auto run = [&] {
+      std::vector<float> y(problem.y.size());
+      winograd_forward(s, problem.x.data(), weight, y.data(), {.bias = problem.bias.data()});
+      return y;
+    };
+    std::vector<float> one;
+    {
+      const ThreadScope threads(1);
+      one = run();
+    }
+    for (int threads : {2, 3, 7, 80}) {
+      const ThreadScope scope(threads);
+      CHECK(same_bits(run(), one));
+    }
+    on_each_isa([&](Isa isa) {
+      if (isa != Isa::generic) CHECK(same_bits(run(), one));
+    });
+  }
+}
+
+TEST_CASE("Winograd refuses other kernels, strides, groups, tiles and types") {
+  std::vector<float> w(9 * 4 * 4), x(64 * 4), y(64 * 4);
+  const WinogradWeight weight(4, 4, 4, w.data(), DType::f32);
+  const ConvShape fits{.h = 8, .w = 8, .c = 4, .out = 4, .kh = 3, .kw = 3, .pad_h = 1, .pad_w = 1};
+  for (const auto& change : {+[](ConvShape& s) { s.stride_h = s.stride_w = 2; }, +[](ConvShape& s) { s.dilation_w = 2; }, +[](ConvShape& s) { s.groups = 2; },
+                             +[](ConvShape& s) { s.kh = 1; }, +[](ConvShape& s) { s.out = 3; }, +[](ConvShape& s) { s.c = 3; }}) {
+    ConvShape s = fits;
+    change(s);
+    CHECK_THROWS_AS(winograd_forward(s, x.data(), weight, y.data()), ShapeError);
+  }
+  CHECK_THROWS_AS(WinogradWeight(3, 4, 4, w.data(), DType::f32), Error);
+  CHECK_THROWS_AS(WinogradWeight(4, 4, 4, w.data(), DType::i64), Error);
 }

@@ -2,7 +2,7 @@
 // compiler and an emulator, where no test framework is at hand. Returns 1 and a line for each wrong result.
 #include <cstdio>
 
-#include <tenon/kernels/conv.hpp>
+#include <tenon/kernels/winograd.hpp>
 
 #include "kernels/products.hpp"
 
@@ -75,6 +75,11 @@ void conv_of(const ConvShape& s) {
     const double error = largest_error(y, expected);
     const bool exact = storage == DType::f32 && current_isa() != Isa::generic;
     expect(exact ? same_bits(y, expected) : error <= 0.04 * std::sqrt(static_cast<double>(gc * s.kh * s.kw)), "conv2d", error);
+  }
+  for (const Index tile : {2, 4}) {
+    if (!winograd_fits(s)) continue;
+    winograd_forward(s, x.data(), WinogradWeight(tile, s.out, s.c, w.data(), DType::f32), y.data());
+    expect(largest_error(y, expected) <= 3e-5, "winograd", largest_error(y, expected));
   }
 }
 

@@ -22,6 +22,7 @@ struct Conv2d {
   Param<T> weight;  ///< [out, in / groups, kh, kw], as checkpoints hold it
   Param<T> bias;    ///< [out], or absent
   Index stride = 1, padding = 0, dilation = 1, groups = 1, upsample = 1;
+  std::shared_ptr<const ConvAlgorithm<T>> algorithm;  ///< of the product with the weight in inference; null: the direct one
   OutputSlot<T> patches;
 
   Conv2d() = default;
@@ -54,7 +55,7 @@ Conv2d<T>::Conv2d(Index in, Index out, Index kernel, const Conv2dConfig& config)
 
 template <class T>
 Var<T> Conv2d<T>::operator()(const Var<T>& x, const std::optional<Var<T>>& sample_bias) const {
-  if (patches.empty()) return conv2d(x, *weight, bias.get_if(), options(), {}, sample_bias);
+  if (patches.empty()) return conv2d(x, *weight, bias.get_if(), options(), {}, sample_bias, algorithm.get());
   if (const auto parts = row_groups(patches); !parts.empty()) {
     if (!sample_bias) return by_rows(parts, x, [&](const Var<T>& part) { return (*this)(part); });
     return by_rows(parts, x, *sample_bias, [&](const Var<T>& part, const Var<T>& own) { return (*this)(part, own); });
@@ -63,7 +64,7 @@ Var<T> Conv2d<T>::operator()(const Var<T>& x, const std::optional<Var<T>>& sampl
   const Var<T> y = through(
       patches, x,
       [&](const Var<T>& input, std::span<const LowRank<T>> low_rank, bool with_bias) {
-        return conv2d(input, *weight, with_bias ? bias.get_if() : nullptr, options(), low_rank, fused ? sample_bias : std::nullopt);
+        return conv2d(input, *weight, with_bias ? bias.get_if() : nullptr, options(), low_rank, fused ? sample_bias : std::nullopt, algorithm.get());
       },
       [&](const Var<T>& product) { return bias ? product + bias->var() : product; });
   return fused || !sample_bias ? y : y + reshape(*sample_bias, {sample_bias->extent(0), 1, 1, -1});

@@ -16,6 +16,14 @@ struct Conv2dOptions {
   Index upsample = 1;  ///< x counts as enlarged so many times by the nearest pixel, which no copy is made for; only with stride 1
 };
 
+/// Another way to a convolution's product than that of kernels/conv.hpp (nn/winograd.hpp has one).
+template <class T>
+struct ConvAlgorithm {
+  virtual ~ConvAlgorithm() = default;
+  /// y = conv(x, weight) + the epilogue's biases; or false, with y as it was, where it does not fit or is not quicker.
+  virtual bool forward(const kernels::ConvShape& s, const Weight<T>& weight, const T* x, T* y, const kernels::Epilogue<T>& epilogue) const = 0;
+};
+
 namespace detail {
 
 /// The kernels' view of a convolution of x [N, H, W, C] by a weight [out, C / groups, kh, kw].
@@ -58,11 +66,12 @@ struct ConvLowRank {
 /// x [N, H, W, C] -> [N, H', W', out] for weight [out, C / groups, kh, kw], bias [out] or null, and low-rank terms
 /// A [R, C / groups, kh, kw] (or [R, C, kh, kw], reading every input), B [out, R / groups, 1, 1].
 /// A sample bias [N, out], as a time embedding, is added to all pixels of its sample.
-/// Gradients of weight, bias, A and B flow where they are trainable. Throws ShapeError when extents do not fit.
+/// Gradients of weight, bias, A and B flow where they are trainable; where nothing wants one, `algorithm` may compute the product
+/// with the weight. Throws ShapeError when extents do not fit.
 template <class T>
 Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity_t<Weight<T>>* bias = nullptr, const Conv2dOptions& options = {},
               std::type_identity_t<std::span<const LowRank<T>>> low_rank = {},
-              const std::type_identity_t<std::optional<Var<T>>>& sample_bias = {}) {
+              const std::type_identity_t<std::optional<Var<T>>>& sample_bias = {}, const std::type_identity_t<ConvAlgorithm<T>>* algorithm = nullptr) {
   const kernels::ConvShape s = detail::conv_shape(x.shape(), weight.shape(), options);
   check<ShapeError>(bias == nullptr || bias->shape() == Shape{s.out}, "conv2d", "expected a bias of shape [", s.out, "]");
   check<ShapeError>(!sample_bias || sample_bias->shape() == Shape{s.n, s.out}, "conv2d", "expected a sample bias of shape [", s.n, ", ", s.out,
@@ -96,14 +105,19 @@ Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity
   for (const auto& state : states)
     terms.push_back({state.t.data(), state.t.extent(1), state.up.group_c(), state.b.get()});
 
-  const auto packed = detail::packed_conv(s, weight);
   auto y = Tensor<T>::uninitialized({s.n, s.out_h(), s.out_w(), s.out});
   kernels::Epilogue<T> epilogue;
   epilogue.bias = bias != nullptr ? bias->value().data() : nullptr;
   epilogue.sample_bias = sample_bias ? sample_bias->value().data() : nullptr;
   epilogue.sample_rows = s.out_h() * s.out_w();
   epilogue.lds = s.out;
-  kernels::conv2d_forward<T>(s, x.value().data(), *packed, y.data(), epilogue, terms);
+  std::shared_ptr<const kernels::PackedMatrix<T>> packed;
+  if (algorithm != nullptr && !detail::any_wanted(std::span<const Var<T>>(inputs)) && algorithm->forward(s, weight, x.value().data(), y.data(), epilogue)) {
+    for (const auto& state : states) kernels::conv2d_forward<T>(state.up, state.t.data(), *state.b, y.data(), {.residual = y.data(), .ldr = s.out});
+  } else {
+    packed = detail::packed_conv(s, weight);
+    kernels::conv2d_forward<T>(s, x.value().data(), *packed, y.data(), epilogue, terms);
+  }
 
   for (auto& state : states) {
     if (inputs[state.input].requires_grad()) state.x = detail::Saved<T>(state.own_input ? inputs[state.input + 2] : x);
