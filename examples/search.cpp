@@ -3,6 +3,8 @@
 
 #include <csignal>
 
+#include <tenon/io/utf8.hpp>
+
 #include "common/clip_options.hpp"
 #include "common/picture_index.hpp"
 
@@ -42,6 +44,17 @@ std::string fingerprint(ClipPipeline<float>& clip, const Options& o) {
   char text[17];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
   return text;
+}
+
+/// The folder's absolute path, for the index; safetensors keeps UTF-8, so other bytes stand as %FF.
+std::string folder_name(const std::string& path) {
+  std::string out = fs::canonical(path).string();
+  for (std::size_t at; (at = tenon::detail::first_invalid_utf8(out)) != out.npos;) {
+    char text[4];
+    std::snprintf(text, sizeof text, "%%%02X", static_cast<unsigned>(static_cast<unsigned char>(out[at])));
+    out.replace(at, 1, text);
+  }
+  return out;
 }
 
 /// The index as it lies on disk, or an empty one. Throws Error when it belongs to another model or folder.
@@ -109,7 +122,7 @@ void run(Options o) {
   for (const auto& path : list_pictures({o.images}))
     if (const auto stamp = stamp_of(path)) files.emplace(fs::path(path).lexically_relative(o.images).string(), *stamp);
   auto clip = o.load("search");
-  auto index = open_index(o, fingerprint(clip, o), fs::canonical(o.images).string());
+  auto index = open_index(o, fingerprint(clip, o), folder_name(o.images));
   std::string query;
   for (const auto& word : o.words) query += (query.empty() ? "" : " ") + word;
   const Tensor<float> direction = query.empty() ? Tensor<float>() : clip.embed_texts(std::vector{query});

@@ -84,6 +84,10 @@ rgb(19, 26).convert("L").save(out / "exif_grey_6.jpg", exif=exif)
 rgb(23, 18).save(out / "rgb.ppm")
 rgb(23, 18).convert("L").save(out / "grey.pgm")
 
+# Tall pictures made smaller, whose columns Pillow resizes first since version 13
+for width, height in [(19, 45), (31, 77), (40, 300)]:
+    rgb(width, height).save(out / f"tall_{width}x{height}.png")
+
 expected = {}
 processor = CLIPImageProcessorPil(size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge})
 for path in sorted(out.iterdir()):

@@ -1,4 +1,5 @@
 #include <filesystem>
+#include <fstream>
 
 #include <tenon/autograd/gradcheck.hpp>
 #include <tenon/models/clip/bpe_trainer.hpp>
@@ -103,8 +104,12 @@ TEST_CASE("texts cut behind their end tokens give the same bits") {
   const Clip<float> clip = load_clip<float>(folder);
   const auto ids = expected("quick_gelu").load<std::int32_t>("ids");
   CHECK(clip.text_model.end_positions(ids) == Tensor<std::int32_t>::of({4, 7, 10}));
-  const Tensor<std::int32_t> none({1, 3}, {5, 6, 7});
-  CHECK(clip.text_model.end_positions(none) == Tensor<std::int32_t>::of({2}));
+  const Tensor<std::int32_t> none({2, 3}, {5, 7, 7, 0, 6, 8});
+  CHECK(clip.text_model.end_positions(none) == Tensor<std::int32_t>::of({1, 2}));
+  ClipText<float> endless;
+  endless.config.eos_token_id = 99;
+  endless.config.vocab_size = 99;
+  CHECK(endless.end_positions(none) == Tensor<std::int32_t>::of({0, 0}));
   const Tensor<float> whole = clip.text_features(ids).value();
   for (Index row = 0; row < 2; ++row) {
     const auto cut = copy(ids.view().sliced(0, row, row + 1).sliced(1, 0, row == 0 ? 5 : 8));
@@ -162,7 +167,15 @@ TEST_CASE("read_clip_config") {
   CHECK(eos("{}") == 49407);
   CHECK(eos(R"({"text_config": {"eos_token_id": 2}})") == 49407);
   CHECK(eos(R"({"text_config": {"eos_token_id": 2, "vocab_size": 99}})") == 98);
+  CHECK(eos(R"({"text_config": {"eos_token_id": 7}, "text_config_dict": null})") == 7);
+  CHECK(eos(R"({"text_config": {"eos_token_id": 7}, "text_config_dict": {"hidden_size": 64}})") == 49407);  // as in transformers
   REQUIRE_THROWS_AS(eos(R"({"text_config": {"hidden_act": "swoosh"}})"), Error);
+}
+
+TEST_CASE("another model's folder is named in one line") {
+  Scratch scratch("clip");
+  std::ofstream(scratch / "config.json") << R"({"model_type": "siglip"})";
+  REQUIRE_THROWS_WITH(load_clip<float>(scratch / "."), contains("expected model_type clip (both towers), found siglip"));
 }
 
 TEST_CASE("load_params lists all that does not fit and writes nothing") {

@@ -57,6 +57,19 @@ TEST_CASE("a configuration read from shapes") {
   REQUIRE_THROWS_WITH(infer_clip_config(dict, Activation::gelu), contains("no tensor \"visual.attnpool.positional_embedding\""));
 }
 
+TEST_CASE("open_clip's variants are read or refused") {
+  const auto read = [](const std::string& vision, const std::string& text) {
+    return read_open_clip_config(Json::parse(R"({"embed_dim": 8, "vision_cfg": {)" + vision + R"(}, "text_cfg": {)" + text + "}}", "test"));
+  };
+  const ClipConfig c = read(R"("norm_kwargs": {"eps": 1e-6}, "pool_type": "tok", "act_kwargs": null)", R"("norm_kwargs": {"eps": 1e-3})");
+  CHECK(c.vision_config.layer_norm_eps == 1e-6);
+  CHECK(c.text_config.layer_norm_eps == 1e-3);
+  REQUIRE_THROWS_WITH(read(R"("pool_type": "avg")", ""), contains("vision_cfg.pool_type: expected tok, found avg"));
+  REQUIRE_THROWS_WITH(read("", R"("pool_type": "last")"), contains("text_cfg.pool_type: expected argmax, found last"));
+  REQUIRE_THROWS_WITH(read("", R"("act_kwargs": {"approximate": "tanh"})"), contains("text_cfg.act_kwargs.approximate: expected none, found tanh"));
+  REQUIRE_THROWS_WITH(read("", R"("no_causal_mask": true)"), contains("text_cfg.no_causal_mask"));
+}
+
 TEST_CASE("a checkpoint of something else is named") {
   const Scratch scratch("names-3");
   save_safetensors(scratch / "other.safetensors", {{"unet.conv_in.weight", raw_copy(Tensor<float>::of({1}))}});

@@ -75,7 +75,7 @@ TEST_CASE("files of any mode, size and orientation become what Pillow and transf
     INFO(name);
     CHECK(std::equal(right.begin(), right.end(), found.pixels.begin(), found.pixels.end()));
   }
-  REQUIRE(expected.names().size() == 52);
+  REQUIRE(expected.names().size() == 55);
   REQUIRE(load_image(folder + "rgba.png") != load_image(folder + "rgba.png", {.on_white = true}));
   // OpenAI's habit: as the camera held it
   const Image turned = load_image(folder + "exif_6.jpg"), as_stored = load_image(folder + "exif_6.jpg", {.orient = false});

@@ -101,6 +101,12 @@ TEST_CASE("known texts give OpenAI's ids") {
       {"http://example.com/a_b", {15066, 12441, 6228, 269, 2464, 270, 320, 318, 321}},
       {"\u0130", {328, 16384}},
       {"antidisestablishmentarianism", {3120, 4262, 7726, 12658, 1585, 44351}},
+      {"\x1b[1;31mred\x1b[0m cat", {736, 2368}},
+      {"\x1b[4 cat", {314, 275, 2368}},
+      {"a\vcat", {546, 536}},
+      {"&EACUTE;t&EACUTE; &SZLIG; &LTIMES;", {3459, 39694, 632, 283, 47744, 282}},
+      {"<&EACUTE;", {27, 261, 68, 19734, 282}},
+      {"\u1fb3 a\u0345\u0345b", {157, 122, 367, 320, 321}},
       {"", {}}};
   for (const auto& [text, ids] : known) {
     INFO(text);

@@ -21,21 +21,27 @@ inline bool exists(const std::string& path) { return ::access(path.c_str(), F_OK
 
 /// A frozen model from a folder of Hugging Face's (config.json) or open_clip's (open_clip_config.json) form, sharded or not,
 /// or from one file of OpenAI's, open_clip's or Hugging Face's naming, safetensors or torch's; without a configuration the
-/// shapes say what it is. Throws FileError when a file is missing or broken, or one error that lists every name that is
+/// shapes say what it is. Throws FileError when a file is missing, broken or another model's, or one error that lists every name that is
 /// missing, misshapen or unexpected.
 template <class T>
 Clip<T> load_clip(const std::string& path, const ClipLoadOptions& options = {}) {
   struct ::stat status {};
   if (::stat(path.c_str(), &status) != 0) fail<FileError>("load_clip", path, ": ", std::strerror(errno));
-  const bool folder = S_ISDIR(status.st_mode);
+  const bool folder = S_ISDIR(status.st_mode), open_clip = folder && detail::exists(path + "/open_clip_config.json");
+  std::optional<Json> json;
+  if (folder && !open_clip && detail::exists(path + "/config.json")) {
+    json = Json::read(path + "/config.json");
+    const auto type = json->get<std::string>("model_type", "clip");
+    check<FileError>(type == "clip", "load_clip", json->file(), ": expected model_type clip (both towers), found ", type);
+  }
   StateDict dict = folder ? open_checkpoint(path, {"model", "open_clip_model", "pytorch_model", "open_clip_pytorch_model"}) : open_checkpoint(path);
   const bool openai = dict.contains("input_resolution");  // OpenAI's archives carry it beside the parameters
   to_hugging_face_clip(dict);
   ClipConfig config;
-  if (folder && detail::exists(path + "/open_clip_config.json"))
+  if (open_clip)
     config = read_open_clip_config(Json::read(path + "/open_clip_config.json"));
-  else if (folder && detail::exists(path + "/config.json"))
-    config = read_clip_config(Json::read(path + "/config.json"));
+  else if (json)
+    config = read_clip_config(*json);
   else
     config = infer_clip_config(dict, options.hidden_act.value_or(openai ? Activation::quick_gelu : Activation::gelu));
   Clip<T> clip(config);

@@ -1,5 +1,7 @@
 #pragma once
 // How a text is cleaned before CLIP's tokenizer splits it, after OpenAI's simple_tokenizer.py and transformers' CLIPTokenizer.
+#include <algorithm>
+
 #include <tenon/models/clip/html_entities.hpp>
 #include <tenon/models/clip/unicode.hpp>
 
@@ -23,10 +25,11 @@ inline std::u32string numeric_reference(std::uint32_t number) {
   return std::u32string(1, static_cast<char32_t>(number));
 }
 
-/// Python's html.unescape; `strict` takes only references that end in a semicolon, as ftfy does.
+/// Python's html.unescape; `strict` takes only references that end in a semicolon, and takes them in capitals too, as ftfy does.
 inline std::u32string unescape_html(std::u32string_view text, bool strict = false) {
   const auto is_digit = [](char32_t c) { return c >= U'0' && c <= U'9'; };
   const auto is_hex = [&](char32_t c) { return is_digit(c) || (c >= U'a' && c <= U'f') || (c >= U'A' && c <= U'F'); };
+  const auto is_small = [](char c) { return c >= 'a' && c <= 'z'; };
   const auto is_name = [&](char32_t c) { return is_digit(c) || (c >= U'a' && c <= U'z') || (c >= U'A' && c <= U'Z'); };
   std::u32string out;
   for (std::size_t at = 0; at < text.size();) {
@@ -56,15 +59,25 @@ inline std::u32string unescape_html(std::u32string_view text, bool strict = fals
       for (; end < text.size() && is_name(text[end]) && name.size() < 32; ++end) name += static_cast<char>(text[end]);
       if (end < text.size() && text[end] == U';') name += ';';
       const auto& entities = html_entities();
-      auto found = entities.find(name);
-      while (found == entities.end() && !strict && name.size() > 2) {  // the longest beginning that is a name
-        name.pop_back();
-        found = entities.find(name);
+      std::string known = name;
+      auto found = entities.find(known);
+      while (found == entities.end() && known.size() > 2) {  // the longest beginning that is a name
+        known.pop_back();
+        found = entities.find(known);
       }
-      if (found != entities.end() && (!strict || name.back() == ';')) {
+      if (found != entities.end() && (!strict || known.ends_with(';'))) {
         out += to_code_points(found->second);
-        at += 1 + name.size();
+        at += 1 + known.size();
         continue;
+      }
+      if (strict && found == entities.end() && std::none_of(name.begin(), name.end(), is_small)) {
+        std::string small = name;
+        for (char& c : small) c = is_digit(static_cast<char32_t>(c)) || c == ';' ? c : static_cast<char>(c | 32);
+        if (const auto capital = entities.find(small); capital != entities.end() && small.ends_with(';')) {
+          out += upper(to_code_points(capital->second));
+          at += 1 + name.size();
+          continue;
+        }
       }
     }
     out += text[at++];
@@ -72,7 +85,28 @@ inline std::u32string unescape_html(std::u32string_view text, bool strict = fals
   return out;
 }
 
-/// ftfy's repairs of single characters: C1 controls, Latin ligatures, full- and half-width forms, curly quotes, control characters.
+/// Without terminal escapes (ESC [ 1 ; 3 1 m) and control characters.
+inline std::u32string remove_controls(std::u32string_view text) {
+  const auto is_parameter = [](char32_t c) { return category(c) == UTF8PROC_CATEGORY_ND || c == U';'; };
+  std::u32string out;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const char32_t c = text[at];
+    if (text.substr(at).starts_with(U"\x1b[")) {
+      std::size_t end = at + 2;
+      while (end < text.size() && is_parameter(text[end])) ++end;
+      if (end < text.size() && (text[end] | 32) >= U'a' && (text[end] | 32) <= U'z') {
+        at = end;
+        continue;
+      }
+    }
+    const bool control = (c < 0x20 && c != '\t' && c != '\n' && c != '\f' && c != '\r') || c == 0x7f || (c >= 0x206a && c <= 0x206f) || c == 0xfeff ||
+                         (c >= 0xfff9 && c <= 0xfffc);
+    if (!control) out += c;
+  }
+  return out;
+}
+
+/// ftfy's repairs of characters: C1 controls, Latin ligatures, full- and half-width forms, curly quotes, terminal escapes, control characters.
 /// Its guess at text decoded with the wrong encoding is left out.
 inline std::u32string repair_characters(std::u32string_view text) {
   std::u32string out;
@@ -81,7 +115,6 @@ inline std::u32string repair_characters(std::u32string_view text) {
     const bool ligature = (c >= 0xfb00 && c <= 0xfb06) || c == 0x132 || c == 0x133 || c == 0x149 || (c >= 0x1c4 && c <= 0x1cc) ||
                           (c >= 0x1f1 && c <= 0x1f3);
     const bool width = (c >= 0xff01 && c <= 0xffef) || c == 0x3000;
-    const bool control = (c < 0x20 && !is_space(c)) || c == 0x7f || (c >= 0x206a && c <= 0x206f) || c == 0xfeff || (c >= 0xfff9 && c <= 0xfffc);
     if (c == 0xfb05)
       out += U"\u017ft";  // keeps its long s
     else if (c == 0x2bc || (c >= 0x2018 && c <= 0x201b) || c == 0x149)
@@ -90,10 +123,10 @@ inline std::u32string repair_characters(std::u32string_view text) {
       out += U'"';
     else if (ligature || width)
       out += normalize(std::u32string_view(&c, 1), UTF8PROC_COMPOSE | UTF8PROC_COMPAT);
-    else if (!control)
+    else
       out += c;
   }
-  return out;
+  return remove_controls(out);
 }
 
 /// ftfy.fix_text without its guess at encodings: line by line, repaired until nothing changes. HTML references are resolved

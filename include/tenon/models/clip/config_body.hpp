@@ -12,6 +12,9 @@ TENON_IN_BODY ClipConfig read_clip_config(const Json& json) {
   ClipConfig c;
   c.projection_dim = json.get("projection_dim", c.projection_dim);
   c.logit_scale_init_value = json.get("logit_scale_init_value", c.logit_scale_init_value);
+  // an old file's text_config_dict and vision_config_dict come in the place of the others, as in transformers
+  const std::string text = json.is_null("text_config_dict") ? "text_config." : "text_config_dict.";
+  const std::string vision = json.is_null("vision_config_dict") ? "vision_config." : "vision_config_dict.";
   const auto common = [&](const std::string& part, auto& tower) {
     tower.hidden_size = json.get(part + "hidden_size", tower.hidden_size);
     tower.intermediate_size = json.get(part + "intermediate_size", tower.intermediate_size);
@@ -20,16 +23,16 @@ TENON_IN_BODY ClipConfig read_clip_config(const Json& json) {
     tower.hidden_act = kernels::activation_from_name(json.get(part + "hidden_act", std::string(name_of(tower.hidden_act))));
     tower.layer_norm_eps = json.get(part + "layer_norm_eps", tower.layer_norm_eps);
   };
-  common("text_config.", c.text_config);
-  common("vision_config.", c.vision_config);
-  c.text_config.vocab_size = json.get("text_config.vocab_size", c.text_config.vocab_size);
-  c.text_config.max_position_embeddings = json.get("text_config.max_position_embeddings", c.text_config.max_position_embeddings);
-  c.text_config.eos_token_id = json.get("text_config.eos_token_id", c.text_config.eos_token_id);
+  common(text, c.text_config);
+  common(vision, c.vision_config);
+  c.text_config.vocab_size = json.get(text + "vocab_size", c.text_config.vocab_size);
+  c.text_config.max_position_embeddings = json.get(text + "max_position_embeddings", c.text_config.max_position_embeddings);
+  c.text_config.eos_token_id = json.get(text + "eos_token_id", c.text_config.eos_token_id);
   if (c.text_config.eos_token_id == 2)  // old files carry a wrong 2; transformers then takes the largest id
     c.text_config.eos_token_id = static_cast<std::int32_t>(std::min<Index>(49407, c.text_config.vocab_size - 1));
-  c.vision_config.image_size = json.get("vision_config.image_size", c.vision_config.image_size);
-  c.vision_config.patch_size = json.get("vision_config.patch_size", c.vision_config.patch_size);
-  c.vision_config.num_channels = json.get("vision_config.num_channels", c.vision_config.num_channels);
+  c.vision_config.image_size = json.get(vision + "image_size", c.vision_config.image_size);
+  c.vision_config.patch_size = json.get(vision + "patch_size", c.vision_config.patch_size);
+  c.vision_config.num_channels = json.get(vision + "num_channels", c.vision_config.num_channels);
   return c;
 }
 
@@ -37,6 +40,12 @@ TENON_IN_BODY ClipConfig read_open_clip_config(const Json& json) {
   const Json model = json.contains("model_cfg") ? json.at("model_cfg") : json;
   for (const char* key : {"vision_cfg.timm_model_name", "text_cfg.hf_model_name"})
     check<FileError>(!model.contains(key), "clip", model.file(), ": ", key, " names a tower that tenon does not have");
+  const std::pair<const char*, const char*> usual[] = {{"vision_cfg.pool_type", "tok"}, {"text_cfg.pool_type", "argmax"},
+                                                      {"vision_cfg.act_kwargs.approximate", "none"}, {"text_cfg.act_kwargs.approximate", "none"}};
+  for (const auto& [key, value] : usual)
+    check<FileError>(model.get<std::string>(key, value) == value, "clip", model.file(), ": ", key, ": expected ", value, ", found ",
+                     model.get<std::string>(key, value));
+  check<FileError>(!model.get("text_cfg.no_causal_mask", false), "clip", model.file(), ": text_cfg.no_causal_mask: expected false, found true");
   ClipConfig c;
   const Activation act = model.get("quick_gelu", false) ? Activation::quick_gelu : Activation::gelu;
   c.projection_dim = model.get<Index>("embed_dim");
@@ -49,6 +58,7 @@ TENON_IN_BODY ClipConfig read_open_clip_config(const Json& json) {
   text.intermediate_size = static_cast<Index>(static_cast<double>(text.hidden_size) * model.get("text_cfg.mlp_ratio", 4.0));
   text.eos_token_id = static_cast<std::int32_t>(std::min<Index>(49407, text.vocab_size - 1));
   text.hidden_act = act;
+  text.layer_norm_eps = model.get("text_cfg.norm_kwargs.eps", text.layer_norm_eps);
   const Index width = model.get<Index>("vision_cfg.width", 768), image_size = model.get<Index>("vision_cfg.image_size", 224);
   if (model.contains("vision_cfg.layers.0")) {
     const auto layers = model.get<std::vector<Index>>("vision_cfg.layers");
@@ -66,6 +76,7 @@ TENON_IN_BODY ClipConfig read_open_clip_config(const Json& json) {
   vision.num_attention_heads = width / model.get<Index>("vision_cfg.head_width", 64);
   vision.intermediate_size = static_cast<Index>(static_cast<double>(width) * model.get("vision_cfg.mlp_ratio", 4.0));
   vision.hidden_act = act;
+  vision.layer_norm_eps = model.get("vision_cfg.norm_kwargs.eps", vision.layer_norm_eps);
   return c;
 }
 

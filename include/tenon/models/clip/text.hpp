@@ -1,5 +1,7 @@
 #pragma once
 // CLIP's text tower (transformers: CLIPTextTransformer).
+#include <algorithm>
+
 #include <tenon/models/clip/config.hpp>
 #include <tenon/models/clip/transformer.hpp>
 #include <tenon/nn/embedding.hpp>
@@ -40,8 +42,9 @@ struct ClipText {
   explicit ClipText(const ClipTextConfig& c);
   void initialize(Generator& generator);
 
-  /// ids [N, L]; a text ends at the first `eos_token_id` (at its last token when there is none). `states` receives the
-  /// embeddings and the output of each layer, none of them normed (transformers: hidden_states), when given.
+  /// ids [N, L]; a text ends at the first `eos_token_id`, or at its first largest id when there is none; at its first token,
+  /// as in transformers, when the vocabulary has no such id. `states` receives the embeddings and the output of each layer,
+  /// none of them normed (transformers: hidden_states), when given.
   ClipTextOutput<T> operator()(const Tensor<std::int32_t>& ids, std::vector<Var<T>>* states = nullptr) const;
   /// ids [N, L] -> [N, D]: the pooled state alone, for less work and with the same bits.
   Var<T> pooled(const Tensor<std::int32_t>& ids) const;
@@ -97,9 +100,10 @@ Tensor<std::int32_t> ClipText<T>::end_positions(const Tensor<std::int32_t>& ids)
   const Index length = ids.extent(1);
   auto out = Tensor<std::int32_t>::uninitialized({ids.extent(0)});
   for (Index n = 0; n < out.size(); ++n) {
-    Index end = 0;
-    while (end + 1 < length && ids.data()[n * length + end] != config.eos_token_id) ++end;
-    out.data()[n] = static_cast<std::int32_t>(end);
+    const std::int32_t* const row = ids.data() + n * length;
+    const std::int32_t* end = std::find(row, row + length, config.eos_token_id);
+    if (end == row + length) end = config.eos_token_id < config.vocab_size ? std::max_element(row, row + length) : row;
+    out.data()[n] = static_cast<std::int32_t>(end - row);
   }
   return out;
 }

@@ -32,13 +32,14 @@ namespace detail {
 
 /// The pieces of a cleaned text: contractions, runs of letters, single numbers, runs of anything else but white space.
 /// A special that begins a piece is one piece in OpenAI's pattern, pieces of its own in transformers'. OpenAI's pattern
-/// ignores case: a long s contracts as an s does.
+/// ignores case: a long s contracts as an s does, and the iota subscript, which folds to a letter, belongs to no piece.
 inline std::vector<std::u32string_view> split_pieces(std::u32string_view text, TokenizerStyle style, std::span<const std::u32string> specials) {
   const bool openai = style == TokenizerStyle::openai;
   std::vector<std::u32string_view> pieces;
-  const auto is_other = [](char32_t c) { return !is_space(c) && !is_letter(c) && !is_number(c); };
+  const auto is_between = [&](char32_t c) { return is_space(c) || (openai && c == U'\u0345'); };
+  const auto is_other = [&](char32_t c) { return !is_between(c) && !is_letter(c) && !is_number(c); };
   for (std::size_t at = 0; at < text.size();) {
-    if (is_space(text[at])) {
+    if (is_between(text[at])) {
       ++at;
       continue;
     }

@@ -88,6 +88,17 @@ inline std::u32string lower(std::u32string_view text, bool final_sigma) {
   return out;
 }
 
+/// Upper case, as Python's str.upper of the characters that HTML names.
+inline std::u32string upper(std::u32string_view text) {
+  std::u32string out;
+  for (const char32_t c : text)
+    if (c == U'\u00df')
+      out += U"SS";
+    else
+      out += static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(c)));
+  return out;
+}
+
 /// Runs of white space become one space.
 inline std::u32string collapse_spaces(std::u32string_view text) {
   std::u32string out;
