@@ -278,6 +278,7 @@ TEST_CASE("adapter files that tenon would misread are refused") {
   REQUIRE_THROWS_WITH(load([](auto& c) { c["use_dora"] = true; }), contains("lora_magnitude_vector, which use_dora promises"));
   REQUIRE_THROWS_WITH(load([](auto& c) { c["fan_in_fan_out"] = true; }), contains("fan_in_fan_out is not supported yet"));
   REQUIRE_THROWS_WITH(load([](auto& c) { c["init_lora_weights"] = "pissa_niter_4"; }), contains("init_lora_weights pissa is not supported yet"));
+  REQUIRE_THROWS_WITH(load([](auto& c) { c["bias"] = "all"; }), contains("bias all is not supported"));
   REQUIRE_THROWS_WITH(load([](auto& c) { c["modules_to_save"] = {"text_projection"}; }), contains("modules_to_save"));
   REQUIRE_THROWS_WITH(load([](auto& c) { c["peft_type"] = "VERA"; }), contains("found VERA"));
   REQUIRE_THROWS_WITH(load([](auto& c) { c["alpha_pattern"] = {{"(", 2}}; }), contains("expected a regular expression, found '('"));

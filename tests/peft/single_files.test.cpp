@@ -160,6 +160,26 @@ TEST_CASE("one LoRA in the names of every dialect of diffusers is one LoRA") {
   }
 }
 
+TEST_CASE("a text tower's names may lack text_model, as transformers 5 has them") {
+  Scratch scratch("transformers5");
+  for (const std::string dialect : {"peft", "diffusers", "kohya"}) {
+    INFO(dialect);
+    std::vector<NamedTensor> tensors;
+    const auto golden = golden_names(dialect);
+    for (const auto& [key, tensor] : golden) {
+      std::string name = key;
+      for (const std::string_view part : {"text_model.", "text_model_"})
+        if (const auto at = name.find(part); at != name.npos) name.erase(at, part.size());
+      tensors.push_back({name, tensor});
+    }
+    save_safetensors(scratch / "a.safetensors", tensors);
+    auto pipeline = filled<Pipeline<float>>(), expected = filled<Pipeline<float>>();
+    attach(expected, load_adapter(golden::path("peft_names/" + dialect + ".safetensors")));
+    CHECK(attach(pipeline, load_adapter(scratch / "a.safetensors")).unused.empty());
+    CHECK(contents(pipeline) == contents(expected));
+  }
+}
+
 TEST_CASE("files without a part's name are attention processors of the model at hand") {
   Scratch scratch("processors");
   std::vector<NamedTensor> tensors;

@@ -64,6 +64,24 @@ TEST_CASE("a prompt is cut at the context, and the words past it are named") {
   CHECK(tokenize_prompt(prompts, "(red:1.3)").ids == Tensor<std::int32_t>({1, 8}, prompts.tokenizer()({"(red:1.3)"}, 8).span()));  // parentheses are text
 }
 
+TEST_CASE("a padding token in a prompt is one, as transformers 5.23 finds it") {
+  const auto ids = [](std::string_view text, std::optional<std::int32_t> pad) {
+    auto out = row(tokenize_prompt(tokenizer(12, pad), text), 0);
+    out.resize(8);
+    return out;
+  };
+  using Ids = std::vector<std::int32_t>;
+  CHECK(ids("it'!s", 0) == Ids{1498, 739, 262, 0, 338, 1499, 0, 0});  // "!" pads
+  CHECK(ids("A!!B ?!?", 0) == Ids{1498, 320, 0, 0, 321, 286, 0, 286});
+  CHECK(ids("<|endoftext|>!", 0) == Ids{1498, 1499, 0, 1499, 0, 0, 0, 0});
+  CHECK(ids("a!", {}) == Ids{1498, 320, 256, 1499, 1499, 1499, 1499, 1499});
+  auto prompts = tokenizer(12, 0);
+  prompts.add("<!>", {2000});
+  CHECK(prompts.encode("<!>!", true) == std::vector<Ids>{{2000}, {0}});
+  const auto weighted = row(tokenize_prompt(prompts, "a!", PromptWeights::a1111), 0);  // AUTOMATIC1111 has OpenCLIP's own tokenizer
+  CHECK(weighted[2] == 256);
+}
+
 TEST_CASE("words of inversions stay whole") {
   auto prompts = tokenizer();
   prompts.add("<cat>", {2000, 2001});

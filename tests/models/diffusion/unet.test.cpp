@@ -259,6 +259,21 @@ TEST_CASE("configurations of U-Nets") {
   REQUIRE_THROWS_WITH(reading(R"({"_class_name": "FluxTransformer2DModel"})"), contains("_class_name"));
 }
 
+TEST_CASE("only_cross_attention is for the ways down and up, not for the mid block") {
+  UnetConfig c;
+  c.block_out_channels = {16};
+  c.down_block_types = c.up_block_types = {UnetBlockType::cross_attention};
+  c.layers_per_block = {1};
+  c.cross_attention_dim = {12};
+  c.attention_head_dim = {4};
+  c.norm_num_groups = 4;
+  c.only_cross_attention = {true};
+  Unet2d<float> unet(c);
+  for (const auto& ref : params(unet))
+    if (ref.path.ends_with("attentions.0.transformer_blocks.0.attn1.to_k.weight"))
+      CHECK(ref.weight->shape() == Shape{16, ref.path.starts_with("mid_block") ? 16 : 12});
+}
+
 TEST_CASE("a U-Net says what it expects") {
   const Unet2d<float> unet = filled<float>("sdxl");
   auto given = conditions<float>(unet.config);

@@ -129,14 +129,19 @@ class PromptTokenizer {
     return std::any_of(words_.begin(), words_.end(), [&](const auto& known) { return known.first == word; });
   }
 
-  /// Groups of ids that must not be torn apart: single tokens, and whole inversions. Throws Error when the text is not UTF-8.
-  std::vector<std::vector<std::int32_t>> encode(std::string_view text) const {
+  /// Groups of ids that must not be torn apart: single tokens, and whole inversions. With `padding` the padding token is found
+  /// as it is written, as transformers finds all its special tokens: where "!" pads, as in SD 2 and in SDXL's second tower, it is
+  /// that token in a prompt too. Throws Error when the text is not UTF-8.
+  std::vector<std::vector<std::int32_t>> encode(std::string_view text, bool padding = false) const {
     std::vector<std::vector<std::int32_t>> out;
+    const std::vector<std::int32_t> pad_ids{tokenizer().pad_id()};
+    const std::string& pad = tokenizer().token(pad_ids[0]);
     while (!text.empty()) {
       std::size_t at = text.size(), length = 0;
       const std::vector<std::int32_t>* ids = nullptr;
       for (const auto& [word, word_ids] : words_)  // the longest come first
         if (const auto found = text.find(word); found < at) at = found, length = word.size(), ids = &word_ids;
+      if (const auto found = padding ? text.find(pad) : text.npos; found < at) at = found, length = pad.size(), ids = &pad_ids;
       for (const auto id : tokenizer().encode(text.substr(0, at))) out.push_back({id});
       if (ids != nullptr) out.push_back(*ids);
       text.remove_prefix(at + length);
@@ -163,7 +168,7 @@ namespace detail {
 inline PromptTokens cut_prompt(const PromptTokenizer& prompts, std::string_view text) {
   const Tokenizer& tokenizer = prompts.tokenizer();
   std::vector<std::int32_t> ids;
-  for (const auto& group : prompts.encode(text)) ids.insert(ids.end(), group.begin(), group.end());
+  for (const auto& group : prompts.encode(text, tokenizer.config().style == TokenizerStyle::hugging_face)) ids.insert(ids.end(), group.begin(), group.end());
   const auto kept = std::min(ids.size(), static_cast<std::size_t>(prompts.context() - 2));
   PromptTokens out{Tensor<std::int32_t>::full({1, prompts.context()}, tokenizer.pad_id()), {}, {}};
   std::int32_t* to = out.ids.data();

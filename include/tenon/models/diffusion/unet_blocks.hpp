@@ -19,12 +19,12 @@ struct UnetLayers {
   void add_resnet(const UnetConfig& c, Index in, Index out) {
     resnets.emplace_back(in, out, c.time_width(), c.norm_num_groups, c.norm_eps, c.resnet_time_scale_shift);
   }
-  /// `level` counts the blocks of the way down; `groups` are those of a self-attention's norm.
-  void add_attention(const UnetConfig& c, UnetBlockType type, std::size_t level, Index depth, Index groups) {
+  /// `level` counts the blocks of the way down; `groups` are those of a self-attention's norm; `mid`: only_cross_attention is not for it.
+  void add_attention(const UnetConfig& c, UnetBlockType type, std::size_t level, Index depth, Index groups, bool mid = false) {
     const Index channels = c.block_out_channels[level], size = UnetConfig::of(c.attention_head_dim, level);
     if (type == UnetBlockType::cross_attention)
       attentions.emplace_back(channels, size, depth, UnetConfig::of(c.cross_attention_dim, level), c.norm_num_groups, c.use_linear_projection,
-                              UnetConfig::of(c.only_cross_attention, level));
+                              !mid && UnetConfig::of(c.only_cross_attention, level));
     if (type == UnetBlockType::self_attention) self_attentions.emplace_back(channels, size > 0 ? channels / size : 1, groups, c.norm_eps);
   }
   void initialize(Generator& generator) {
@@ -108,7 +108,7 @@ struct UnetMidBlock {
                                                                                                                 : c.norm_num_groups;
     layers.add_resnet(c, channels, channels);
     for (Index layer = 0; layer < c.mid_block_layers; ++layer) {
-      layers.add_attention(c, *c.mid_block_type, last, UnetConfig::of(c.transformer_layers_per_block, last).front(), groups);
+      layers.add_attention(c, *c.mid_block_type, last, UnetConfig::of(c.transformer_layers_per_block, last).front(), groups, true);
       layers.add_resnet(c, channels, channels);
     }
   }

@@ -102,9 +102,11 @@ void save_diffusers(const std::vector<SiteRef<T>>& all, const std::string& path,
       settings[part + ".rank_pattern"] = settings[part + ".alpha_pattern"] = nlohmann::json::object();
       settings[part + ".target_modules"] = nlohmann::json::array();
     }
-    settings[part + ".target_modules"].push_back(module);
-    if (settings[part + ".r"] != layer.rank) settings[part + ".rank_pattern"]["^" + module] = layer.rank;
-    if (settings[part + ".lora_alpha"] != layer.alpha) settings[part + ".alpha_pattern"]["^" + module] = layer.alpha;
+    const bool text_model = module.starts_with("text_model.");  // transformers 5 leaves it out: what follows fits both
+    const std::string target = text_model ? module.substr(11) : module, pattern = text_model ? target : "^" + module;
+    settings[part + ".target_modules"].push_back(target);
+    if (settings[part + ".r"] != layer.rank) settings[part + ".rank_pattern"][pattern] = layer.rank;
+    if (settings[part + ".lora_alpha"] != layer.alpha) settings[part + ".alpha_pattern"][pattern] = layer.alpha;
   });
   auto metadata = options.metadata;
   metadata["format"] = "pt";

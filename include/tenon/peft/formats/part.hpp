@@ -32,8 +32,9 @@ struct PartResolver {
   std::optional<std::string> root(const std::string& part, Hits&& hits) {
     const bool pipeline = std::any_of(sites.begin(), sites.end(), [](const auto& site) { return !part_of(site).empty(); });
     if (pipeline && !part.empty()) {
-      const std::string root = part + ".";
-      return hits(root) > 0 ? std::optional(root) : std::nullopt;
+      for (const char* inside : {".", ".text_model."})  // transformers 5 leaves text_model out of a text tower's names
+        if (hits(part + inside) > 0) return part + inside;
+      return std::nullopt;
     }
     if (!only.empty() && part != only) return std::nullopt;
     std::set<std::string> roots{""};

@@ -22,6 +22,7 @@ TENON_ON_CALL void check_supported(const Json& config) {
   for (const char* flag : {"fan_in_fan_out", "use_qalora", "use_bdlora"}) refuse(flag, config.get<bool>(flag, false));
   for (const char* part : {"modules_to_save", "layer_replication", "target_parameters", "trainable_token_indices", "alora_invocation_tokens"})
     refuse(part, !config.is_null(part) && config.at(part).size() > 0);
+  refuse("bias all", config.get<std::string>("bias", "none") == "all");  // those of other layers too
   // An adapter that was trained on what these take off the base; peft's own conversion writes init_lora_weights true.
   for (const char* init : {"pissa", "olora", "corda", "loftq", "lora_ga", "eva", "mica"})
     if (config.contains("init_lora_weights") && config.at("init_lora_weights").is_string())
