@@ -42,23 +42,14 @@ std::vector<std::string> seen_captions(const EmojiSet& set) {
   return out;
 }
 
-/// Every colour with every thing that some training character is called by two words, a colour and the thing, where no character
-/// has that name.
+/// Every colour with every thing of coloured_things, where no character has that name.
 std::vector<std::string> unseen_captions(const EmojiSet& set) {
-  const std::vector<std::string> colours{"red", "orange", "yellow", "green", "blue", "purple", "brown", "black", "white"};
   std::set<std::string> names;
-  std::vector<std::string> things, out;
+  std::vector<std::string> out;
   for (const auto& row : set.rows) names.insert(in_words(row.name));
-  for (const auto& name : seen_captions(set)) {
-    const auto blank = name.find(' ');
-    if (blank == std::string::npos || name.find(' ', blank + 1) != std::string::npos) continue;
-    if (std::find(colours.begin(), colours.end(), name.substr(0, blank)) == colours.end()) continue;
-    const std::string thing = name.substr(blank + 1);
-    if (std::find(things.begin(), things.end(), thing) == things.end()) things.push_back(thing);
-  }
-  for (const auto& thing : things)
-    for (const auto& colour : colours)
-      if (!names.contains(colour + " " + thing)) out.push_back(colour + " " + thing);
+  for (const auto& thing : coloured_things(set))
+    for (const NamedColour& colour : plain_colours)
+      if (const std::string caption = std::string(colour.name) + " " + thing; !names.contains(caption)) out.push_back(caption);
   return out;
 }
 

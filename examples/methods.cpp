@@ -9,7 +9,7 @@
 #include "common/plot.hpp"
 #include "common/progress.hpp"
 #include "common/table.hpp"
-#include "common/tune_clip.hpp"
+#include "common/tuning_results.hpp"
 
 namespace {
 
@@ -54,30 +54,6 @@ std::vector<Way> ways(const Options& o) {
   return out;
 }
 
-/// What the trainings have shown so far, a file that a killed run goes on from.
-struct Results {
-  std::string options;
-  std::map<std::string, std::vector<Accuracy>> accuracies;  // by label, one a seed
-  std::map<std::string, Index> trained;
-};
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Results, options, accuracies, trained)
-
-Accuracy train(const Way& way, const Options& o, const EmojiSet& set, const Tokenizer& tokenizer, std::uint64_t seed, Index& trained, const std::function<void(Index)>& each) {
-  Generator generator(seed);
-  Clip<float> clip = load_clip<float>(o.model);
-  const auto list = prepare(clip, way.options, generator);
-  trained = count(list);
-  Trainer trainer = trainer_on_drawings(list, set, way.options, learning_rate(way.options), way.options.weight_decay);
-  trainer.optimizer.guard.report = [](const std::string& text) { std::cerr << text << '\n'; };
-  const CaptionLoss loss(clip, tokenizer, set);
-  while (trainer.steps() < o.steps) {
-    drawing_step(trainer, clip.vision_model, set, way.options, generator, loss);
-    each(trainer.steps());
-  }
-  trainer.average.swap();
-  return evaluate(clip, tokenizer, set, set.line_art, set.split(true, true));
-}
-
 void run(const Options& o) {
   const ThreadScope threads(o.threads);
   print_first_line("methods", "float32");
@@ -87,12 +63,8 @@ void run(const Options& o) {
   const auto list = ways(o);
   check(!list.empty(), "methods", "--only: expected methods of ", join_text("full, bitfit, lora, dora, adapter, prefix, ia3, intrinsic"));
   const std::string file = o.out + ".json";
-  Results results{join_text("model ", o.model, " data ", o.data, " steps ", o.steps, " batch ", o.batch, " seed ", o.seed, o.development ? " development" : ""), {}, {}};
-  if (o.resume && detail::exists(file)) {
-    const Results before = nlohmann::json::parse(read_file(file, 64u << 20)).get<Results>();
-    check<FileError>(before.options == results.options, "methods", file, ": expected a run with the options '", results.options, "', found one with '", before.options, "'");
-    results = before;
-  }
+  const std::string options = join_text("model ", o.model, " data ", o.data, " steps ", o.steps, " batch ", o.batch, " seed ", o.seed, o.development ? " development" : "");
+  TuningResults results = o.resume ? TuningResults::resumed(file, options) : TuningResults{options, {}, {}};
   const Clip<float> base = load_clip<float>(o.model);
   const Accuracy before = evaluate(base, tokenizer, set, set.line_art, set.split(true, true));
 
@@ -103,8 +75,8 @@ void run(const Options& o) {
     for (const auto& way : list) {
       auto& runs = results.accuracies[way.label];
       if (static_cast<Index>(runs.size()) > s) continue;
-      runs.push_back(train(way, o, set, tokenizer, o.seed + static_cast<std::uint64_t>(s), results.trained[way.label],
-                           [&](Index step) { progress.update(done + step, way.label); }));
+      runs.push_back(tuned_accuracy(o.model, way.options, set, tokenizer, o.seed + static_cast<std::uint64_t>(s), results.trained[way.label],
+                                    [&](Index step) { progress.update(done + step, way.label); }));
       done += o.steps;
       save_json(file, results);
     }
@@ -117,7 +89,7 @@ void run(const Options& o) {
   std::optional<double> full;
   Index d90 = 0;
   for (const auto& way : list) {
-    const Spread spread(std::vector<Accuracy>(results.accuracies.at(way.label).begin(), results.accuracies.at(way.label).begin() + o.seeds));
+    const Spread spread = results.spread(way.label, o.seeds);
     const Index trained = results.trained.at(way.label);
     table.add({way.label, std::to_string(trained), percent(spread.mean.group_top1, spread.half_range.group_top1), percent(spread.mean.subgroup_top1, spread.half_range.subgroup_top1),
                percent(spread.mean.subgroup_top5, spread.half_range.subgroup_top5)});

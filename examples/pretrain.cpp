@@ -188,6 +188,7 @@ int main(int argc, char** argv) {
   diffusion->add_option("--data", latent.data, "Folder of the emoji set")->capture_default_str();
   diffusion->add_option("--clip", latent.clip, "Folder of the CLIP whose text tower is used (default: DATA/clip)");
   diffusion->add_option("--out", latent.out, "Folder for the model (default: DATA/diffusion)");
+  diffusion->add_option("--from", latent.from, "Folder of an earlier such model to start from (default: random weights)");
   diffusion->add_option("--vae-steps", latent.vae_steps, "Training steps of the autoencoder")->capture_default_str()->check(CLI::PositiveNumber);
   diffusion->add_option("--vae-batch", latent.vae_batch, "Pictures of each")->capture_default_str()->check(CLI::PositiveNumber);
   diffusion->add_option("--vae-lr", latent.vae_learning_rate, "Its highest learning rate")->capture_default_str();
@@ -198,6 +199,7 @@ int main(int argc, char** argv) {
   diffusion->add_option("--views", latent.views, "Latents kept of each picture: as it is, and moved a little")->capture_default_str()->check(CLI::PositiveNumber);
   diffusion->add_option("--ema", latent.ema, "Decay of the average of its weights")->capture_default_str()->check(CLI::Range(0.0, 1.0));
   diffusion->add_option("--caption-dropout", latent.caption_dropout, "Share of captions left out, for guidance")->capture_default_str()->check(CLI::Range(0.0, 1.0));
+  diffusion->add_option("--painted", latent.painted, "Share of pictures in one colour, which their captions name")->capture_default_str()->check(CLI::Range(0.0, 1.0));
   diffusion->add_option("--min-snr", latent.snr_gamma, "Gamma of the weights")->capture_default_str()->check(CLI::PositiveNumber);
   diffusion->add_option("--guidance", latent.guidance, "Guidance of the sample pictures")->capture_default_str();
   diffusion->add_option("--seed", latent.seed, "Seed")->capture_default_str();

@@ -20,11 +20,11 @@ struct Options {
   std::string model, prompt, negative, prompts_file, scheduler, vae, tiny_vae, init, mask, image_encoder, weights = "off", dtype = "f32", preview, out = "out.png", save_latents,
       save_embeds;
   std::vector<std::string> scheduler_config, loras, embeddings, controls, ip_adapters;
-  Index steps = 0, width = 0, height = 0, count = 1, clip_skip = 0;
+  Index steps = 0, width = 0, height = 0, count = 1, clip_skip = 0, winograd = 0;
   double guidance = -1, guidance_rescale = 0, strength = -1, text_scale = -1;
   std::uint64_t seed = 0;
   int threads = 0;
-  bool has_negative = false, tile = false, strict = false;
+  bool has_prompt = false, has_negative = false, tile = false, strict = false;
 };
 
 volatile std::sig_atomic_t interrupted = 0;
@@ -80,9 +80,11 @@ Pipe load(const Options& o) {
   options.vae = o.vae;
   if (o.dtype != "f32") options.weights = o.dtype == "bf16" ? DType::bf16 : DType::i8;
   Pipe pipe = Pipe::load(path, options);
+  check(o.winograd == 0 || o.dtype != "int8", "text_to_image", "--winograd: expected --dtype f32 or bf16, got ", o.dtype);
+  use_winograd(pipe, o.winograd);
   if (!o.tiny_vae.empty()) pipe.tiny_vae = load_autoencoder_tiny<float>(o.tiny_vae);
   pipe.tiling = o.tile;
-  pipe.free_text = !o.prompt.empty() && o.prompts_file.empty();
+  pipe.free_text = o.has_prompt && o.prompts_file.empty();
   for (const auto& setting : o.scheduler_config) {
     const auto equals = setting.find('=');
     check(equals != std::string::npos, "text_to_image", "--scheduler-config: expected KEY=VALUE, got ", setting);
@@ -140,7 +142,7 @@ void save_stacked(const std::string& path, const std::vector<Tensor<float>>& par
 void run(const Options& o) {
   const ThreadScope threads(o.threads);
   std::vector<std::string> prompts;
-  if (!o.prompt.empty()) prompts.push_back(o.prompt);
+  if (o.has_prompt) prompts.push_back(o.prompt);
   if (!o.prompts_file.empty())
     for (auto& line : read_lines(o.prompts_file)) prompts.push_back(std::move(line));
   const bool show = prompts.empty() && o.model.empty() && o.init.empty();
@@ -235,7 +237,7 @@ int main(int argc, char** argv) {
   CLI::App app("Pictures from words with Stable Diffusion 1, 2 and XL; from a picture and words (--init); inpainting (--init and --mask).");
   Options o;
   app.add_option("--model", o.model, "Folder of diffusers, or single file (default: the small model that ships)");
-  app.add_option("--prompt", o.prompt, "The words (without any: a sheet of what the small model makes of some)");
+  auto* prompt = app.add_option("--prompt", o.prompt, "The words (without any: a sheet of what the small model makes of some)");
   auto* negative = app.add_option("--negative", o.negative, "What should not be seen");
   app.add_option("--prompts", o.prompts_file, "File of prompts, one a line");
   app.add_option("--steps", o.steps, "Steps (default: 50; 4 for a latent consistency model)")->check(CLI::PositiveNumber);
@@ -264,6 +266,7 @@ int main(int argc, char** argv) {
   app.add_option("--clip-skip", o.clip_skip, "Last layers of the text encoder that are left out; 1 here is what AUTOMATIC1111 calls 2")->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_option("--weights", o.weights, "off: parentheses are text; a1111: (word:1.3), [word], BREAK, prompts of any length")->capture_default_str()->check(CLI::IsMember({"off", "a1111"}));
   app.add_option("--dtype", o.dtype, "How weights are multiplied: f32, bf16 or int8")->capture_default_str()->check(CLI::IsMember({"f32", "bf16", "int8"}));
+  app.add_option("--winograd", o.winograd, "Tiles of Winograd's convolutions (2 or 4; 0: none), for f32 and bf16: quicker, with larger weights; 4 is the quicker one")->capture_default_str()->check(CLI::IsMember({0, 2, 4}));
   app.add_option("--preview", o.preview, "File for a look at the picture as it comes, each second");
   app.add_option("--out", o.out, "Picture; several become NAME-1.png, NAME-2.png, ...")->capture_default_str();
   app.add_option("--save-latents", o.save_latents, "File for the latents, [N, C, H, W] float32 .npy");
@@ -271,7 +274,7 @@ int main(int argc, char** argv) {
   app.add_option("--threads", o.threads, "Threads (0: all available)")->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_flag("--strict", o.strict, "An adapter's names that no layer takes are an error");
   return run_program(app, argc, argv, [&] {
-    o.has_negative = negative->count() > 0;
+    o.has_prompt = prompt->count() > 0, o.has_negative = negative->count() > 0;
     run(o);
   });
 }

@@ -1,7 +1,10 @@
 #pragma once
-// Augmentation: each picture turned, scaled, mirrored, moved and recoloured at random on its white ground.
+// Augmentation: each picture turned, scaled, mirrored, moved and recoloured at random on its white ground, or painted in one colour.
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <numbers>
+#include <vector>
 
 #include <tenon/core/parallel.hpp>
 #include <tenon/core/random.hpp>
@@ -64,6 +67,42 @@ inline Tensor<float> augment(const Tensor<float>& pictures, const Augment& how, 
         for (int k = 0; k < 3; ++k)
           to[k] = std::clamp(d.hue[0] * colour[k] + d.hue[1] * colour[(k + 1) % 3] + d.hue[2] * colour[(k + 2) % 3], 0.0f, 1.0f);
       }
+  });
+  return out;
+}
+
+struct NamedColour {
+  const char* name;
+  std::array<float, 3> rgb;  // 0..1
+};
+inline constexpr std::array<NamedColour, 9> plain_colours{{{"red", {0.86f, 0.15f, 0.13f}}, {"orange", {0.96f, 0.53f, 0.09f}}, {"yellow", {0.98f, 0.80f, 0.16f}},
+                                                      {"green", {0.30f, 0.65f, 0.20f}}, {"blue", {0.12f, 0.45f, 0.88f}}, {"purple", {0.58f, 0.25f, 0.72f}},
+                                                      {"brown", {0.50f, 0.31f, 0.20f}}, {"black", {0.16f, 0.17f, 0.18f}}, {"white", {0.90f, 0.91f, 0.92f}}}};
+
+/// pictures [N, H, W, 3] in 0..1 in the shades of one colour: the median brightness of what is not ground becomes the colour, black and
+/// white stay.
+inline Tensor<float> painted(const Tensor<float>& pictures, const std::array<float, 3>& rgb) {
+  const Index n = pictures.extent(0), pixels = pictures.size() / (3 * n);
+  auto out = Tensor<float>::uninitialized(pictures.shape());
+  parallel_for(n, [&](Index i) {
+    const float* from = pictures.data() + i * pixels * 3;
+    float* to = out.data() + i * pixels * 3;
+    std::vector<float> bright(static_cast<std::size_t>(pixels)), figure;
+    for (Index k = 0; k < pixels; ++k) {
+      const float* p = from + 3 * k;
+      bright[static_cast<std::size_t>(k)] = 0.299f * p[0] + 0.587f * p[1] + 0.114f * p[2];
+      if (std::min({p[0], p[1], p[2]}) < 0.94f) figure.push_back(bright[static_cast<std::size_t>(k)]);
+    }
+    float middle = 0.5f;
+    if (!figure.empty()) {
+      std::nth_element(figure.begin(), figure.begin() + static_cast<std::ptrdiff_t>(figure.size() / 2), figure.end());
+      middle = std::clamp(figure[figure.size() / 2], 0.15f, 0.85f);
+    }
+    for (Index k = 0; k < pixels; ++k) {
+      const float b = bright[static_cast<std::size_t>(k)];
+      for (std::size_t c = 0; c < 3; ++c)
+        to[3 * k + static_cast<Index>(c)] = b < middle ? rgb[c] * b / middle : rgb[c] + (1 - rgb[c]) * (b - middle) / (1 - middle);
+    }
   });
   return out;
 }

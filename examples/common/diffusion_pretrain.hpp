@@ -3,8 +3,9 @@
 // ships, and writes it as a diffusers folder.
 //
 // First an autoencoder, then, on its latents, a U-Net (Rombach et al. 2021, 2112.10752) that predicts v on a schedule that ends
-// in pure noise (Lin et al. 2023, 2305.08891), with min-SNR weights and captions dropped for guidance. Latents and text states
-// are computed once.
+// in pure noise (Lin et al. 2023, 2305.08891), with min-SNR weights and captions dropped for guidance. A share of the pictures is
+// painted in one colour, which stands before their names, so that colours are learnt apart from things. Latents and text states are
+// computed once.
 #include <filesystem>
 #include <iostream>
 #include <unordered_map>
@@ -26,16 +27,16 @@
 namespace tenon::examples {
 
 struct DiffusionPretrainOptions {
-  std::string data = default_data(), clip, out, state;
+  std::string data = default_data(), clip, from, out, state;
   Index vae_steps = 2500, vae_batch = 12, steps = 6000, batch = 48, width = 32, views = 4;
-  double vae_learning_rate = 2e-3, learning_rate = 1e-3, ema = 0.9995, caption_dropout = 0.1, snr_gamma = 5, guidance = 3;
+  double vae_learning_rate = 2e-3, learning_rate = 1e-3, ema = 0.9995, caption_dropout = 0.1, painted = 0.2, snr_gamma = 5, guidance = 3;
   int threads = 0;
   std::uint64_t seed = 0;
   bool resume = false;
 
   std::string text() const {
     return join_text("vae steps ", vae_steps, " batch ", vae_batch, " lr ", vae_learning_rate, "; steps ", steps, " batch ", batch, " width ", width, " views ",
-                     views, " lr ", learning_rate, " ema ", ema, " dropout ", caption_dropout, " gamma ", snr_gamma, " seed ", seed);
+                     views, " lr ", learning_rate, " ema ", ema, " dropout ", caption_dropout, " painted ", painted, " from ", from, " gamma ", snr_gamma, " seed ", seed);
   }
 };
 
@@ -104,9 +105,14 @@ class DiffusionPretraining {
         vae_(small_autoencoder(), generator_), unet_(small_unet(o.width, texts_.width()), generator_),
         vae_trainer_(trainable(vae_), {.learning_rate = o.vae_learning_rate, .beta2 = 0.99, .clip_norm = 1.0}, 0.998, set_.split(false)),
         trainer_(trainable(unet_), {.learning_rate = o.learning_rate, .beta2 = 0.99, .decay_vectors = false, .clip_norm = 1.0}, o.ema, set_.split(false)) {
-    vae_.quant_conv->bias->update([](Tensor<float>& bias) {  // small variances: at first the draws' noise would drown the means
-      std::fill(bias.begin() + bias.size() / 2, bias.end(), -6.0f);
-    });
+    if (o.from.empty()) {
+      vae_.quant_conv->bias->update([](Tensor<float>& bias) {  // small variances: at first the draws' noise would drown the means
+        std::fill(bias.begin() + bias.size() / 2, bias.end(), -6.0f);
+      });
+    } else {
+      start_from(vae_, load_autoencoder_kl<float>(o.from + "/vae"));
+      start_from(unet_, load_unet<float>(o.from + "/unet"));
+    }
     for (Trainer* trainer : {&vae_trainer_, &trainer_}) trainer->optimizer.guard.report = [](const std::string& text) { std::cerr << text << '\n'; };
   }
 
@@ -121,9 +127,22 @@ class DiffusionPretraining {
   }
 
  private:
-  /// Pictures [N, 64, 64, 3] in -1..1 of some rows, a share of them as line art, a share light on dark.
-  Tensor<float> pictures(std::span<const Index> ids, double line_art, double inverted, const Augment& how) {
+  /// The elements of an earlier model in the place of random ones.
+  template <class M>
+  static void start_from(M& model, M earlier) {
+    const auto source = params(earlier), target = params(model);
+    check<NameError>(source.size() == target.size(), "pretrain", "expected a model of ", target.size(), " parameters, as the options say, got ", source.size());
+    for (std::size_t i = 0; i < source.size(); ++i) {
+      check<ShapeError>(source[i].weight->shape() == target[i].weight->shape(), "pretrain", target[i].path, ": expected shape ", target[i].weight->shape(),
+                        ", as the options say, got ", source[i].weight->shape());
+      target[i].weight->set(source[i].weight->values());
+    }
+  }
+  /// Pictures [N, 64, 64, 3] in -1..1 of some rows, painted in a colour if one is given, a share of them as line art, a share light on
+  /// dark.
+  Tensor<float> pictures(std::span<const Index> ids, double line_art, double inverted, const Augment& how, const NamedColour* colour = nullptr) {
     Tensor<float> out = pick(set_.colour, ids);
+    if (colour) out = painted(out, colour->rgb);
     const Tensor<float> drawn = pick(set_.line_art, ids);
     const Index each = out.size() / out.extent(0);
     for (std::size_t i = 0; i < ids.size(); ++i)
@@ -157,7 +176,8 @@ class DiffusionPretraining {
     vae_done_ = true;
   }
 
-  /// Moments of every training picture, as it is and in further views; the factor that gives their draws unit variance.
+  /// Moments of every training picture, as it is and in further views, then painted in each colour; the factor that gives the draws
+  /// of the first unit variance.
   void cache_latents() {
     const NoGrad no_grad;
     freeze(vae_);
@@ -167,17 +187,20 @@ class DiffusionPretraining {
     row_of_.assign(set_.rows.size(), 0);
     for (std::size_t i = 0; i < ids.size(); ++i) row_of_[static_cast<std::size_t>(ids[i])] = static_cast<Index>(i);
     double sum = 0, squares = 0, total = 0;
-    Progress progress("latents", o_.views);
+    const Index colours = o_.painted > 0 ? static_cast<Index>(plain_colours.size()) : 0;
+    Progress progress("latents", o_.views + colours);
     means_.clear();
     logvars_.clear();
-    for (Index view = 0; view < o_.views; ++view) {
+    for (Index view = 0; view < o_.views + colours; ++view) {
       std::vector<Var<float>> means, logvars;
+      const NamedColour* colour = view < o_.views ? nullptr : &plain_colours[static_cast<std::size_t>(view - o_.views)];
       for (std::size_t i = 0; i < ids.size(); i += 64) {
         const std::span<const Index> some(ids.data() + i, std::min<std::size_t>(64, ids.size() - i));
         const Augment none{.rotation = 0, .smallest = 1, .largest = 1, .aspect = 0, .mirror = 0, .shift = 0, .ink = 0, .hue = 0};
-        const auto posterior = vae_.encode(Var<float>(pictures(some, 0, 0, view == 0 ? none : gentle)));
+        const auto posterior = vae_.encode(Var<float>(pictures(some, 0, 0, view == 0 ? none : gentle, colour)));
         means.push_back(posterior.mean);
         logvars.push_back(posterior.logvar);
+        if (colour) continue;
         for (const float z : posterior.sample(generator_).value()) sum += static_cast<double>(z), squares += static_cast<double>(z) * static_cast<double>(z), ++total;
       }
       means_.push_back(concat<float>(means, 0).value());
@@ -188,13 +211,13 @@ class DiffusionPretraining {
     vae_.config.scaling_factor = 1 / std::sqrt(squares / total - sum / total * (sum / total));
     generator_ = before;
   }
-  /// A draw of the latents of some rows, each in a random view, scaled for the U-Net.
-  Tensor<float> latents(std::span<const Index> ids) {
+  /// A draw of the latents of some rows in some views, scaled for the U-Net.
+  Tensor<float> latents(std::span<const Index> ids, std::span<const Index> views) {
     const Index each = means_[0].size() / means_[0].extent(0);
     const Shape shape = means_[0].shape().with(0, static_cast<Index>(ids.size()));
     auto mean = Tensor<float>::uninitialized(shape), logvar = Tensor<float>::uninitialized(shape);
     for (std::size_t i = 0; i < ids.size(); ++i) {
-      const auto view = static_cast<std::size_t>(generator_.integer(0, o_.views));
+      const auto view = static_cast<std::size_t>(views[i]);
       const Index from = row_of_[static_cast<std::size_t>(ids[i])] * each, to = static_cast<Index>(i) * each;
       std::copy_n(means_[view].data() + from, each, mean.data() + to);
       std::copy_n(logvars_[view].data() + from, each, logvar.data() + to);
@@ -208,15 +231,23 @@ class DiffusionPretraining {
     std::vector<std::size_t> naming;
     for (std::size_t t = 0; t < set_.captions.size(); ++t)
       if (set_.level(t) == 2) naming.push_back(t);
+    const auto any = [&](auto& list) { return list[static_cast<std::size_t>(generator_.integer(0, static_cast<std::int64_t>(std::size(list))))]; };
+    const std::vector<bool> paintable = paintable_rows();
     Progress progress("U-Net", o_.steps, trainer_.steps());
     while (trainer_.steps() < o_.steps) {
       Pairs pairs = draw_pairs(set_, trainer_.rounds, o_.batch, generator_);
+      std::vector<Index> views;
       for (std::size_t i = 0; i < pairs.ids.size(); ++i) {  // four captions in five name the character
-        if (generator_.uniform<double>() < 0.8)
-          pairs.captions[i] = set_.caption(pairs.ids[i], naming[static_cast<std::size_t>(generator_.integer(0, static_cast<std::int64_t>(naming.size())))]);
+        views.push_back(generator_.integer(0, o_.views));
+        if (generator_.uniform<double>() < 0.8) pairs.captions[i] = set_.caption(pairs.ids[i], any(naming));
+        if (generator_.uniform<double>() < o_.painted && paintable[static_cast<std::size_t>(pairs.ids[i])]) {
+          const auto colour = static_cast<std::size_t>(generator_.integer(0, static_cast<std::int64_t>(plain_colours.size())));
+          views.back() = o_.views + static_cast<Index>(colour);
+          pairs.captions[i] = set_.caption(pairs.ids[i], any(naming), std::string(plain_colours[colour].name) + " ");
+        }
         if (generator_.uniform<double>() < o_.caption_dropout) pairs.captions[i].clear();
       }
-      const auto batch = noisy_batch<float>(scheduler->schedule(), latents(pairs.ids), generator_, objective);
+      const auto batch = noisy_batch<float>(scheduler->schedule(), latents(pairs.ids, views), generator_, objective);
       const Var<float> loss = diffusion_loss(unet_(Var<float>(batch.noisy), batch.timesteps, {.states = Var<float>(texts_(pairs.captions))}), batch);
       const Schedule schedule{Schedule::Kind::cosine, std::min<Index>(200, o_.steps / 10), o_.steps, 0.0};
       losses_.push_back(trainer_.step(loss, schedule(trainer_.steps()), [] {}));
@@ -228,6 +259,19 @@ class DiffusionPretraining {
       }
     }
     progress.finish();
+  }
+  /// Rows that may be painted: no name that has a colour already, and none that a colour makes one of the gallery's combinations, which
+  /// are never to be seen.
+  std::vector<bool> paintable_rows() const {
+    const std::vector<std::string> things = coloured_things(set_);
+    std::vector<bool> out;
+    for (const Emoji& row : set_.rows) {
+      const std::string name = in_words(row.name), padded = " " + name + " ";
+      bool fits = std::find(things.begin(), things.end(), name) == things.end();
+      for (const NamedColour& colour : plain_colours) fits = fits && padded.find(" " + std::string(colour.name) + " ") == std::string::npos;
+      out.push_back(fits);
+    }
+    return out;
   }
   static bool due(Index done, Index steps) { return done == steps || done % std::max<Index>(1, steps / 20) == 0; }
 

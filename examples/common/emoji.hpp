@@ -10,6 +10,8 @@
 #include <tenon/io/image.hpp>
 #include <tenon/models/clip/zero_shot.hpp>
 
+#include "augment.hpp"
+
 namespace tenon::examples {
 
 struct Emoji {
@@ -61,11 +63,12 @@ struct EmojiSet {
       rows[i].held_out = !rows[i].left_out && i / 8 % 6 == 0;
     }
   }
-  /// Template `t` filled for row `i`.
-  std::string caption(Index i, std::size_t t) const {
+  /// Template `t` filled for row `i`; its name with `before` in front, "red " say.
+  std::string caption(Index i, std::size_t t, const std::string& before = "") const {
     const Emoji& row = rows[static_cast<std::size_t>(i)];
+    const std::string name = before + row.name;
     std::string out = captions[t];
-    for (const auto& [key, value] : {std::pair{std::string("{name}"), &row.name}, {"{subgroup}", &row.subgroup}, {"{group}", &row.group}})
+    for (const auto& [key, value] : {std::pair{std::string("{name}"), &name}, {"{subgroup}", &row.subgroup}, {"{group}", &row.group}})
       for (auto at = out.find(key); at != std::string::npos; at = out.find(key, at + 1)) out.replace(at, key.size(), in_words(*value));
     return out;
   }
@@ -123,6 +126,21 @@ struct EmojiSet {
     return out;
   }
 };
+
+/// What some training character is called by two words, a colour and the thing: "red apple".
+inline std::vector<std::string> coloured_things(const EmojiSet& set) {
+  std::vector<std::string> out;
+  for (const Index id : set.split(false)) {
+    const std::string name = in_words(set.rows[static_cast<std::size_t>(id)].name);
+    for (const NamedColour& colour : plain_colours) {
+      const std::string start = std::string(colour.name) + " ";
+      if (!name.starts_with(start) || name.find(' ', start.size()) != std::string::npos) continue;
+      const std::string thing = name.substr(start.size());
+      if (std::find(out.begin(), out.end(), thing) == out.end()) out.push_back(thing);
+    }
+  }
+  return out;
+}
 
 /// CLIP's normalisation of values 0..1, in place; the last axis is RGB.
 inline void normalise(Tensor<float>& pictures) {

@@ -56,7 +56,9 @@ inline std::vector<std::string> list_pictures(const std::vector<std::string>& pa
 /// The lines of a file that are neither empty nor begin with #. Throws FileError when there is none.
 inline std::vector<std::string> read_lines(const std::string& path) {
   std::vector<std::string> out;
-  std::stringstream text(read_file(path, 64u << 20));
+  std::string bytes = read_file(path, 64u << 20);
+  if (bytes.starts_with("\xef\xbb\xbf")) bytes.erase(0, 3);  // a byte order mark
+  std::stringstream text(bytes);
   for (std::string line; std::getline(text, line);) {
     if (line.ends_with('\r')) line.pop_back();
     if (!line.empty() && line[0] != '#') out.push_back(line);

@@ -38,7 +38,7 @@ printf 'not a picture' >"$work/junk.png"
 printf 'caf\351\n' >"$work/latin1.txt"
 head -c 10000000 /dev/zero | tr '\0' a >"$work/long.txt"
 
-for program in embed zero_shot search probe robustness finetune text_to_image gallery verify latency subspace; do
+for program in embed zero_shot search probe robustness finetune text_to_image gallery verify latency subspace intrinsic; do
   good $program --help
   holds --threads
   holds --seed
@@ -113,6 +113,12 @@ bad 'expected an index of pictures' search --images "$work/pictures" --index "$m
 bad 'expected a folder of pictures' search --images "$work/nowhere" animals
 bad 'no PNG, JPEG or PNM files' search --images "$work/empty" animals
 bad 'expected UTF-8 text' search --images "$work/pictures" --dtype bf16 "$(cat "$work/latin1.txt")"
+latin1="$work/$(printf 'caf\351')"
+if mkdir "$latin1" 2>"$work/err"; then  # not on every file system
+  cp "$golden/rgb16.png" "$latin1"
+  good search --images "$latin1" animals
+  good search --images "$latin1" animals
+fi
 bad 'cannot create a file' search --images "$work/pictures" --index "$work/nowhere/index" animals
 
 # finetune: a run that is killed and taken up again ends with the same adapter and table
@@ -177,7 +183,10 @@ good text_to_image --prompt "red apple" --steps 4 --out "$work/c.png" --lora lin
 grep -q "line-art:0.5, neon:0.5" "$work/c.png" || fail "text_to_image: the picture does not name its adapters"
 cmp -s "$work/a.png" "$work/c.png" && fail "text_to_image: adapters change nothing"
 good text_to_image --steps 2 --out "$work/show.png"
+good text_to_image --prompt "" --steps 2 --out "$work/empty.png"
 holds 'a picture for each of 12 prompts'
+good text_to_image --prompt "red apple" --steps 2 --out "$work/w.png" --winograd 4
+bad 'expected --dtype f32 or bf16' text_to_image --prompt a --winograd 2 --dtype int8 --out "$work/d.png"
 bad 'expected a name that ends with .png' text_to_image --prompt a --out "$work/a.jpg"
 bad 'multiples of 8' text_to_image --prompt a --width 65 --out "$work/d.png"
 bad 'there is no such file' text_to_image --prompt a --lora nowhere:half --out "$work/d.png"
@@ -309,6 +318,10 @@ bad 'expected --model or --full-size' latency --model "$model" --full-size
 good subspace --steps 3 --batch 8 --small 2 --large 4 --threads 1 --out "$work/subspace" --json "$work/subspace.json"
 holds 'v_proj BA'
 bad 'expected at most --large' subspace --small 4 --large 2
+good intrinsic --steps 2 --seeds 1 --batch 8 --dimension 5 --dimension 20 --threads 1 --out "$work/intrinsic"
+holds 'upside down'
+good intrinsic --steps 2 --seeds 1 --batch 8 --dimension 5 --dimension 20 --threads 1 --out "$work/intrinsic" --resume
+bad 'expected a run with the options' intrinsic --steps 3 --seeds 1 --batch 8 --out "$work/intrinsic" --resume
 
 # probe
 bad 'expected a folder' probe --data "$work/nowhere"

@@ -1,4 +1,5 @@
 #define TENON_EXAMPLES_DATA TENON_TEST_DATA "/../../examples/data"
+#include "../../examples/common/augment.hpp"
 #include "../../examples/common/bars.hpp"
 #include "../../examples/common/shifts.hpp"
 
@@ -61,4 +62,19 @@ TEST_CASE("bars are as high as their values") {
   REQUIRE(static_cast<double>(counts[1]) / static_cast<double>(counts[0]) == Approx(2).margin(0.1));
   REQUIRE(bars({}, {}, {}).width == 640);
   REQUIRE_THROWS_AS(bars({}, {"a"}, {{"one", {1, 2}}}), ShapeError);
+}
+
+TEST_CASE("painted: what is not ground takes the colour, black and white stay") {
+  Tensor<float> picture({1, 2, 3, 3}, std::vector<float>{1, 1, 1, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f,  //
+                                                         0, 0, 0, 0.5f, 0.5f, 0.5f, 0.75f, 0.75f, 0.75f});
+  const Tensor<float> red = painted(picture, {0.8f, 0.2f, 0.1f});
+  const auto near = [&](Index x, float r, float g, float b) {
+    CHECK(red.data()[3 * x] == Approx(r).margin(1e-6));
+    CHECK(red.data()[3 * x + 1] == Approx(g).margin(1e-6));
+    CHECK(red.data()[3 * x + 2] == Approx(b).margin(1e-6));
+  };
+  near(0, 1, 1, 1);
+  near(1, 0.8f, 0.2f, 0.1f);
+  near(3, 0, 0, 0);
+  near(5, 0.9f, 0.6f, 0.55f);
 }
