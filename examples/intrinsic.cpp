@@ -93,7 +93,7 @@ void run(const Options& o) {
     curves.push_back(std::move(curve));
   }
   const double left = std::log10(static_cast<double>(o.dimensions.front())), right = std::log10(static_cast<double>(o.dimensions.back()));
-  curves.push_back({"90 %", {left, right}, {0.9, 0.9}});
+  curves.push_back({"90 %", {0.9, 0.9}, {left, right}});
   std::string list;
   for (const Index d : o.dimensions) list += join_text(list.empty() ? "" : ", ", d);
   std::cout << "groups top-1 in %, characters never trained on; " << o.steps << " steps of " << o.batch << " pictures; mean of " << o.seeds << " seeds ± half the range; d: " << list
