@@ -35,11 +35,11 @@ inline constexpr bool cache_blocks = true;
 inline constexpr bool cache_blocks = true;
 #endif
 
-/// Freed blocks by size class: four classes to each power of two, from 256 bytes. Blocks of 128 MiB and more are not kept: work on
-/// so many elements hides their page faults, and what is kept of one size adds to the memory of a model whose maps have many.
+/// Freed blocks by size class: four classes to each power of two, from 256 bytes. Where no block of its class is free, a large one
+/// is made of the pages of others that are: maps of many sizes, as a decoder has, need no more memory than they hold at one
+/// time, and no page comes from the system twice, which would clear it again (on a virtual machine, often ask its host for it).
 class BlockCache {
  public:
-  static constexpr std::size_t largest_kept = std::size_t{128} << 20;
   /// Never destroyed: tensors with static storage may outlive any other static object.
   static BlockCache& instance() {
     static BlockCache* const cache = new BlockCache;
@@ -59,29 +59,34 @@ class BlockCache {
     const auto [index, size] = size_class(bytes);
     if (cache_blocks) {
       const std::lock_guard lock(mutex_);
-      if (void* block = free_[index]) {
-        free_[index] = next_of(block);
+      if (Free* const block = free_[index]) {
+        free_[index] = block->next;
         cached_ -= size;
         return block;
       }
+      if (size >= large)
+        if (void* const block = assemble(bytes, size)) return block;
     }
     return reserve(bytes, size);
   }
   void give(void* block, std::size_t bytes) noexcept {
     const auto [index, size] = size_class(bytes);
-    if (!cache_blocks || bytes >= largest_kept) return release(block, size);
+    if (!cache_blocks) return release(block, size);
     const std::lock_guard lock(mutex_);
-    next_of(block) = free_[index];
-    free_[index] = block;
+    free_[index] = new (block) Free{free_[index], bytes / huge_page};
     cached_ += size;
   }
   void trim() {
     const std::lock_guard lock(mutex_);
     for (std::size_t index = 0; index < std::size(free_); ++index)
-      while (void* block = free_[index]) {
-        free_[index] = next_of(block);
-        release(block, (std::size_t{256} << index / 4) / 4 * (4 + index % 4));
+      while (Free* const block = free_[index]) {
+        free_[index] = block->next;
+        release(block, size_of(index));
       }
+#if defined(__linux__)
+    if (loose_ != nullptr) munmap(loose_, loose_->pages * huge_page);
+    loose_ = nullptr;
+#endif
     cached_ = 0;
 #if defined(__GLIBC__)
     malloc_trim(0);
@@ -93,7 +98,14 @@ class BlockCache {
   }
 
  private:
-  static constexpr std::size_t huge_page = std::size_t{2} << 20;
+  static constexpr std::size_t huge_page = std::size_t{2} << 20, large = std::size_t{32} << 20;
+
+  /// How a free block begins.
+  struct Free {
+    Free* next;         // of its class
+    std::size_t pages;  // huge pages that its last elements filled
+  };
+  static constexpr std::size_t size_of(std::size_t index) { return (std::size_t{256} << index / 4) / 4 * (4 + index % 4); }
 
   /// Large blocks come in huge pages from the system itself: within malloc's heap, such pages would stay when they are free.
 #if defined(__linux__)
@@ -127,11 +139,54 @@ class BlockCache {
 #endif
     std::free(block);
   }
-  /// A free block begins with the address of the next one of its class.
-  static void*& next_of(void* block) { return *static_cast<void**>(block); }
+
+  /// A block for `bytes` with as many pages of free ones as there are; null where there are none. Pages move one by one:
+  /// a block made this way is as many mappings, and no call moves two.
+  void* assemble([[maybe_unused]] std::size_t bytes, [[maybe_unused]] std::size_t size) {
+#if defined(__linux__)
+    if (!loosen()) return nullptr;
+    char* const block = static_cast<char*>(reserve(bytes, size));
+    for (std::size_t at = 0; at < bytes / huge_page && loosen(); ++at) {
+      Free* const from = loose_;
+      const std::size_t last = from->pages - 1;
+      if (last > 0)
+        from->pages = last;
+      else
+        loose_ = nullptr;
+      cached_ -= huge_page;
+      char *const page = reinterpret_cast<char*>(from) + last * huge_page, *const to = block + at * huge_page;
+      if (mremap(page, huge_page, huge_page, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED) continue;
+      munmap(page, huge_page);  // too many mappings: what is at `to` now is unknown, and is left alone
+      munmap(block, at * huge_page);
+      munmap(to + huge_page, whole_pages(size) - (at + 1) * huge_page);
+      return nullptr;
+    }
+    return block;
+#else
+    return nullptr;
+#endif
+  }
+#if defined(__linux__)
+  /// Whether a huge page of a free block is at hand, the largest being taken apart first.
+  bool loosen() {
+    for (std::size_t index = std::size(free_); loose_ == nullptr && index-- > 0 && maps(size_of(index));) {
+      Free* const block = free_[index];
+      if (block == nullptr) continue;
+      const std::size_t whole = whole_pages(size_of(index)), kept = block->pages * huge_page;
+      free_[index] = block->next;
+      if (kept < whole) munmap(reinterpret_cast<char*>(block) + kept, whole - kept);
+      cached_ -= size_of(index) - kept;
+      loose_ = block;
+    }
+    return loose_ != nullptr;
+  }
+#endif
 
   std::mutex mutex_;
-  void* free_[224] = {};  // more classes than 64-bit sizes have
+  Free* free_[224] = {};  // more classes than 64-bit sizes have
+#if defined(__linux__)
+  Free* loose_ = nullptr;  // the pages that are left of a block taken apart
+#endif
   std::size_t cached_ = 0;
 };
 

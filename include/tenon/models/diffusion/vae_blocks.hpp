@@ -14,11 +14,6 @@ namespace tenon::inline TENON_ABI {
 namespace detail {
 inline constexpr double vae_eps = 1e-6;
 
-/// Before maps of another size come, which the memory kept of those so far would add to.
-inline void forget_maps() {
-  if (!grad_enabled()) trim_memory(std::size_t{32} << 20);
-}
-
 template <class Layers>
 void initialize_all(Layers& layers, Generator& generator) {
   for (auto& layer : layers) layer.initialize(generator);
@@ -115,9 +110,7 @@ struct VaeUpBlock {
     detail::initialize_all(upsamplers, generator);
   }
   Var<T> operator()(Var<T> x) const {
-    detail::forget_maps();
     for (const auto& resnet : resnets) x = resnet(std::move(x));
-    detail::forget_maps();
     return upsamplers.empty() ? x : upsamplers[0](x);
   }
 
