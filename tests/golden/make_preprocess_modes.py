@@ -6,9 +6,11 @@ white by the processor.
 Made with Pillow 13.0.0 and transformers 5.23.0.
 """
 import pathlib
+import struct
+import zlib
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 from safetensors.numpy import save_file
 from transformers import CLIPImageProcessorPil
 
@@ -87,6 +89,52 @@ rgb(23, 18).convert("L").save(out / "grey.pgm")
 # Tall pictures made smaller, whose columns Pillow resizes first since version 13
 for width, height in [(19, 45), (31, 77), (40, 300)]:
     rgb(width, height).save(out / f"tall_{width}x{height}.png")
+
+# Grey that a PNG calls transparent: Pillow compares the low byte of what the file says with the pixels in 8 bits
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+for depth, clear in [(1, 0), (1, 1), (2, 0), (2, 2), (2, 170), (4, 5), (4, 85), (8, 300), (16, 0), (16, 44), (16, 300)]:
+    grey = np.arange(16 * 16).reshape(16, 16) % (1 << min(depth, 9))
+    if depth >= 8:
+        lines = grey.astype(">u2" if depth == 16 else np.uint8)
+    else:
+        lines = np.packbits(((grey[..., None] >> np.arange(depth - 1, -1, -1)) & 1).reshape(16, -1), axis=1)
+    data = b"".join(b"\0" + line.tobytes() for line in lines)
+    (out / f"grey{depth}_clear_{clear}.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, depth, 0, 0, 0, 0)) + chunk(b"tRNS", struct.pack(">H", clear)) +
+        chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b""))
+
+# Orientation in XMP, which counts where EXIF says nothing, and in ImageMagick's profile
+attribute, element = b'<rdf:Description tiff:Orientation="%d"/>', b"<x><tiff:Orientation>%d</tiff:Orientation></x>"
+plain = Image.Exif()
+plain[0x010F] = "maker"
+upright = Image.Exif()
+upright[0x0112] = 1
+rgb(21, 13).save(out / "xmp_6.jpg", xmp=attribute % 6)
+rgb(21, 13).save(out / "xmp_3.jpg", xmp=element % 3)
+rgb(21, 13).save(out / "xmp_9.jpg", xmp=element % 9)
+rgb(21, 13).save(out / "xmp_8_exif.jpg", xmp=attribute % 8, exif=plain)
+rgb(21, 13).save(out / "xmp_8_exif_1.jpg", xmp=attribute % 8, exif=upright)
+text = PngImagePlugin.PngInfo()
+text.add_itxt("XML:com.adobe.xmp", (attribute % 5).decode(), zip=True)
+rgb(21, 13).save(out / "xmp_5.png", pnginfo=text)
+text = PngImagePlugin.PngInfo()
+turned = Image.Exif()
+turned[0x0112] = 7
+profile = turned.tobytes().hex()
+text.add_text("Raw profile type exif", f"\nexif\n{len(profile) // 2:8}\n{profile[:72]}\n{profile[72:]}\n", zip=True)
+rgb(21, 13).save(out / "profile_7.png", pnginfo=text)
+
+# PNM of bits and in digits
+bits = pixels(19, 17, 1)[..., 0] > 127
+(out / "bits.pbm").write_bytes(b"P4\n19 17\n" + np.packbits(~bits, axis=1).tobytes())
+(out / "bits_digits.pbm").write_bytes(b"P1 # bits\r19 17\n" + b"\n".join(bytes(48 + v for v in row) + b" # row" for row in bits) + b"\n")
+(out / "grey_digits.pgm").write_bytes(b"P2\n18 17\n99\n" + b" ".join(b"%d" % (int(v) * 99 // 255) for v in pixels(18, 17, 1).ravel()))
+(out / "grey_deep_digits.pgm").write_bytes(b"P2 18 17 40000\n" + b"\n".join(b"%d" % v for v in pixels(18, 17, 1).ravel()) + b"\n")
+(out / "rgb_digits.ppm").write_bytes(b"P3 17 16 255 # colour\n" + b" ".join(b"%d" % v for v in pixels(17, 16).ravel()))
+(out / "rgb_deep_digits.ppm").write_bytes(b"P3 17 16 1000\n" + b" ".join(b"%d" % (int(v) * 3) for v in pixels(17, 16).ravel()) + b" 7 tail")
 
 expected = {}
 processor = CLIPImageProcessorPil(size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge})

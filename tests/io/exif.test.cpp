@@ -61,6 +61,25 @@ TEST_CASE("a broken block says nothing") {
     }
 }
 
+TEST_CASE("what stands elsewhere counts where a block says nothing") {
+  REQUIRE(detail::exif_orientation({}, 6) == 6);
+  REQUIRE(detail::exif_orientation(block(true, 1), 6) == 1);
+  REQUIRE(detail::exif_orientation(block(true, 9), 6) == 1);
+  auto other = block(true, 3);
+  other[other.size() - 15] = 0x13;  // another tag in the place of the orientation
+  REQUIRE(detail::exif_orientation(other, 6) == 6);
+}
+
+TEST_CASE("the orientation in an XMP packet and in ImageMagick's profile") {
+  REQUIRE(detail::xmp_orientation("<a tiff:Orientation=\"6\"/>") == 6);
+  REQUIRE(detail::xmp_orientation("<tiff:Orientation>8</tiff:Orientation>") == 8);
+  REQUIRE(detail::xmp_orientation("tiff:Orientation='6' tiff:Orientation=\"3\"") == 3);
+  for (const char* nothing : {"", "tiff:Orientation", "tiff:Orientation=\"", "tiff:Orientation>x", "<tiff:Orientation>9<", "<tiff:Orientation>0<"})
+    REQUIRE(detail::xmp_orientation(nothing) == 1);
+  REQUIRE(detail::raw_profile("\nexif\n   3\n4d4D\n2A\n") == std::vector<std::uint8_t>{0x4d, 0x4d, 0x2a});
+  for (const char* broken : {"", "\nexif", "\nexif\n 2\n4d4g"}) REQUIRE(detail::raw_profile(broken).empty());
+}
+
 TEST_CASE("turning and mirroring by hand") {
   using Pixels = std::vector<std::uint8_t>;
   const auto turned = [](int orientation) { return oriented(numbers(), orientation); };

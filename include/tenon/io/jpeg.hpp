@@ -68,7 +68,7 @@ inline std::uint8_t cmyk_channel(unsigned c, unsigned k) {
 }  // namespace detail
 
 /// The RGB picture in JPEG bytes, as Pillow's `convert("RGB")` gives it: grey repeated, CMYK taken as Adobe's inverted one.
-/// `orientation`, when given, gets the EXIF orientation 1..8, which is not applied. `name` stands in messages.
+/// `orientation`, when given, gets the orientation 1..8 of EXIF, else of XMP, which is not applied. `name` stands in messages.
 /// Throws FileError on anything but a whole JPEG within the limits.
 inline Image decode_jpeg(std::span<const std::uint8_t> bytes, std::string_view name, int* orientation = nullptr) {
   detail::JpegReader reader;
@@ -96,9 +96,15 @@ inline Image decode_jpeg(std::span<const std::uint8_t> bytes, std::string_view n
                    ": expected a JPEG picture of 1, 3 or 4 components, found ", info.num_components);
 
   if (orientation != nullptr) {
-    *orientation = 1;
-    for (auto marker = info.marker_list; marker != nullptr && *orientation == 1; marker = marker->next)
-      *orientation = detail::exif_orientation({marker->data, marker->data_length});
+    constexpr std::string_view exif_mark("Exif\0\0", 6), xmp_mark("http://ns.adobe.com/xap/1.0/\0", 29);
+    std::span<const std::uint8_t> exif;
+    std::string_view xmp;
+    for (auto marker = info.marker_list; marker != nullptr; marker = marker->next) {
+      const std::string_view text(reinterpret_cast<const char*>(marker->data), marker->data_length);
+      if (text.starts_with(exif_mark) && exif.empty()) exif = {marker->data, marker->data_length};
+      if (text.starts_with(xmp_mark)) xmp = text.substr(xmp_mark.size());
+    }
+    *orientation = detail::exif_orientation(exif, detail::xmp_orientation(xmp));
   }
 
   Image image(info.image_height, info.image_width);

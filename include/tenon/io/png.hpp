@@ -118,12 +118,29 @@ struct PngWriter {
   PngWriter& operator=(const PngWriter&) = delete;
 };
 
+/// The 8-bit grey that a grey picture's tRNS makes transparent as Pillow reads it, its low byte unscaled; -1 when it has none.
+inline int transparent_grey(png_structp png, png_infop info) {
+  png_color_16p grey = nullptr;
+  if (png_get_tRNS(png, info, nullptr, nullptr, &grey) == 0 || grey == nullptr) return -1;
+  return png_get_bit_depth(png, info) == 1 ? (grey->gray != 0 ? 255 : 0) : grey->gray & 255;
+}
+
+/// The last text of that key, or nothing.
+inline std::string_view png_text_of(png_structp png, png_infop info, std::string_view key) {
+  png_textp texts = nullptr;
+  std::string_view out;
+  for (int left = png_get_text(png, info, &texts, nullptr); left > 0; --left, ++texts)
+    if (key == texts->key && texts->text != nullptr) out = texts->text;
+  return out;
+}
+
 }  // namespace detail
 
 /// The RGB picture in PNG bytes, as Pillow's `convert("RGB")` gives it: palettes looked up, grey repeated, alpha dropped, the
 /// high byte of 16-bit colours kept, 16-bit grey without alpha cut off at 255. `name` stands in messages.
-/// `orientation`, when given, gets the EXIF orientation 1..8, which is not applied. With `on_white`, alpha is not dropped but
-/// the picture laid on white. Throws FileError on anything but a whole PNG within the limits.
+/// `orientation`, when given, gets the orientation 1..8 of EXIF, else of XMP, which is not applied. With `on_white`, alpha is not
+/// dropped but the picture laid on white; the grey that a grey picture calls transparent is compared with its 8-bit pixels, as in
+/// Pillow. Throws FileError on anything but a whole PNG within the limits.
 inline Image decode_png(std::span<const std::uint8_t> bytes, std::string_view name, int* orientation = nullptr, bool on_white = false) {
   detail::PngContext context;
   context.bytes = bytes;
@@ -141,8 +158,9 @@ inline Image decode_png(std::span<const std::uint8_t> bytes, std::string_view na
   detail::check_image_size(name, png_get_image_width(png, info), png_get_image_height(png, info));
 
   Image image(png_get_image_height(png, info), png_get_image_width(png, info));
-  const bool deep_grey = png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png, info) == 16;
-  const bool keep_alpha = on_white && !deep_grey &&
+  const bool plain_grey = png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY, deep_grey = plain_grey && png_get_bit_depth(png, info) == 16;
+  const int clear_grey = on_white && plain_grey ? detail::transparent_grey(png, info) : -1;
+  const bool keep_alpha = on_white && !plain_grey &&
                           ((png_get_color_type(png, info) & PNG_COLOR_MASK_ALPHA) != 0 || png_get_valid(png, info, PNG_INFO_tRNS) != 0);
   Image with_alpha = keep_alpha ? Image(image.height, image.width, 4) : Image();
   Image& target = keep_alpha ? with_alpha : image;
@@ -158,18 +176,22 @@ inline Image decode_png(std::span<const std::uint8_t> bytes, std::string_view na
     if (png_get_rowbytes(png, info) != static_cast<std::size_t>(image.width * (deep_grey ? 2 : target.channels))) png_error(png, "rows that are not RGB");
     for (int pass = 0; pass < passes; ++pass)
       for (Index y = 0; y < image.height; ++y) png_read_row(png, target.at(y, 0), nullptr);
-    png_read_end(png, nullptr);
+    png_read_end(png, info);
   });
   if (!body) detail::fail_picture(name, "PNG", context.offset, bytes.size(), context.message);
   if (orientation != nullptr) {
     png_uint_32 size = 0;
     png_bytep exif = nullptr;
-    *orientation = png_get_eXIf_1(png, info, &size, &exif) != 0 ? detail::exif_orientation({exif, size}) : 1;
+    const std::vector<std::uint8_t> profile = detail::raw_profile(detail::png_text_of(png, info, "Raw profile type exif"));
+    if (png_get_eXIf_1(png, info, &size, &exif) == 0) exif = nullptr;
+    *orientation = detail::exif_orientation(exif != nullptr ? std::span<const std::uint8_t>(exif, size) : profile,
+                                            detail::xmp_orientation(detail::png_text_of(png, info, "XML:com.adobe.xmp")));
   }
   if (keep_alpha)
     for (Index y = 0; y < image.height; ++y) detail::lay_on_white(with_alpha.at(y, 0), image.at(y, 0), image.width);
   if (deep_grey)
     for (Index y = 0; y < image.height; ++y) detail::spread_deep_grey(image.at(y, 0), image.width);
+  if (clear_grey >= 0) std::replace(image.pixels.begin(), image.pixels.end(), static_cast<std::uint8_t>(clear_grey), std::uint8_t{255});
   return image;
 }
 

@@ -1,3 +1,5 @@
+#include <filesystem>
+
 #include <tenon/models/clip/checkpoint.hpp>
 
 #include "../../io/scratch.hpp"
@@ -31,6 +33,22 @@ TEST_CASE("open_clip's and OpenAI's checkpoints give open_clip's features") {
   const auto file = SafetensorsFile::open(folder + "/expected_vit.safetensors");
   const Clip<double> other = load_clip<double>(folder + "/vit.pt", {.hidden_act = Activation::quick_gelu});
   CHECK(golden::error(other.image_features(file.load<double>("pictures")).value(), file.load<double>("image_features")) > 1e-4);
+}
+
+TEST_CASE("Hugging Face's names behind clip. and a scale of shape [1]") {
+  const Scratch scratch("names-prefix");
+  const auto good = SafetensorsFile::open(golden::path("clip") + "/model.safetensors");
+  const auto bits = good.load<float>("logit_scale");
+  for (const std::string prefix : {"", "clip."}) {
+    std::vector<NamedTensor> tensors;
+    for (const auto& name : good.names())
+      tensors.push_back({prefix + name, name == "logit_scale" ? raw_copy(Tensor<float>::of({*bits.data()})) : good.raw(name)});
+    save_safetensors(scratch / "model.safetensors", tensors);
+    std::filesystem::copy_file(golden::path("clip") + "/config.json", scratch / "config.json", std::filesystem::copy_options::overwrite_existing);
+    Clip<float> clip = load_clip<float>(scratch.path.string()), wanted = load_clip<float>(golden::path("clip"));
+    const auto found = params(clip), right = params(wanted);
+    for (std::size_t i = 0; i < right.size(); ++i) CHECK(found[i].weight->value() == right[i].weight->value());
+  }
 }
 
 TEST_CASE("a configuration read from shapes") {

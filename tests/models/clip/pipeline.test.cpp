@@ -95,7 +95,7 @@ TEST_CASE("files: the good ones embedded, the broken ones named, any batch and n
       REQUIRE(found.read == std::vector<std::size_t>{0, 1, 3, 5, 6});
       REQUIRE(found.errors.size() == 2);
       CHECK_THAT(found.errors[0], contains("p2.png: cannot open"));
-      CHECK_THAT(found.errors[1], contains("p4.png: expected a PNG, JPEG or binary PNM picture"));
+      CHECK_THAT(found.errors[1], contains("p4.png: expected a PNG, JPEG or PNM picture"));
       REQUIRE(found.features == wanted);
       REQUIRE(seen.back() == 7);
       REQUIRE(seen.size() == static_cast<std::size_t>((7 + batch - 1) / batch));

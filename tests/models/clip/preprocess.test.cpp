@@ -75,7 +75,7 @@ TEST_CASE("files of any mode, size and orientation become what Pillow and transf
     INFO(name);
     CHECK(std::equal(right.begin(), right.end(), found.pixels.begin(), found.pixels.end()));
   }
-  REQUIRE(expected.names().size() == 55);
+  REQUIRE(expected.names().size() == 79);
   REQUIRE(load_image(folder + "rgba.png") != load_image(folder + "rgba.png", {.on_white = true}));
   // OpenAI's habit: as the camera held it
   const Image turned = load_image(folder + "exif_6.jpg"), as_stored = load_image(folder + "exif_6.jpg", {.orient = false});
@@ -107,6 +107,11 @@ TEST_CASE("the keys of preprocessor_config.json") {
   REQUIRE(exact.crop(Image(7, 9)).width == 48);
   const auto raw = read(R"({"do_resize": false, "do_rescale": false, "do_normalize": false, "crop_size": 2, "resample": 2})");
   REQUIRE(raw(Image(4, 5, 3, 200)) == Tensor<float>::full({1, 2, 2, 3}, 200));
+
+  // in transformers a step that is null is not done
+  const auto none = read(R"({"do_resize": null, "do_rescale": null, "do_normalize": null, "crop_size": 2, "resample": 2})");
+  REQUIRE(none(Image(4, 5, 3, 200)) == Tensor<float>::full({1, 2, 2, 3}, 200));
+  REQUIRE(read(R"({"size": {"height": 40, "width": 48}, "do_center_crop": null, "crop_size": 9})").crop_width == 48);
 
   REQUIRE_THROWS_WITH(read(R"({"resample": 2})"), contains("p.json: expected resample 3 (bicubic), found 2"));
   REQUIRE_THROWS_WITH(read(R"({"size": {"shortest_edge": 8, "longest_edge": 9}})"), contains("found longest_edge"));

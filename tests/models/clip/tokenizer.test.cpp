@@ -193,10 +193,80 @@ TEST_CASE("tokenizer.json gives the tokenizer that it was made from") {
   folder.write("vocab.json", "{");
   REQUIRE(load_tokenizer(folder.path).size() == 49408);
   REQUIRE(load_tokenizer(folder.path + "/tokenizer.json").size() == 49408);
-  // both pairs whole: vocab.json comes first
+  // both whole: tokenizer.json comes first, as in transformers
   folder.write("vocab.json", R"({"a": 0, "<|startoftext|>": 1, "<|endoftext|>": 2})");
   folder.write("merges.txt", "");
-  REQUIRE(load_tokenizer(folder.path).size() == 3);
+  REQUIRE(load_tokenizer(folder.path).size() == 49408);
+}
+
+namespace {
+
+/// A folder of the shipped vocabulary and these files.
+struct AddedFolder : TemporaryFolder {
+  explicit AddedFolder(const nlohmann::json& files) {
+    for (const auto& entry : std::filesystem::directory_iterator(path)) std::filesystem::remove(entry);
+    const std::string shipped = std::string(TENON_SOURCE_DIR) + "/examples/data/clip/";
+    for (const char* name : {"vocab.json", "merges.txt"}) std::filesystem::copy_file(shipped + name, path + "/" + name);
+    for (auto file = files.begin(); file != files.end(); ++file) {
+      nlohmann::json content = file.value();
+      if (file.key() == "tokenizer.json") {
+        const Tokenizer plain = load_tokenizer(shipped);
+        content["model"] = nlohmann::json::parse(tokenizer_json(plain, true))["model"];
+        for (const auto id : {plain.start_id(), plain.end_id()}) content["model"]["vocab"][plain.token(id)] = id;
+      }
+      write(file.key(), content.dump());
+    }
+  }
+};
+
+}  // namespace
+
+TEST_CASE("tokens that a folder adds, and its padding, are transformers'") {
+  std::ifstream in(std::string(TENON_TEST_DATA) + "/tokenizer_added.json");
+  const nlohmann::json cases = nlohmann::json::parse(in);
+  REQUIRE(cases.size() == 24);
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    INFO("case " << i);
+    const AddedFolder folder(cases[i]["files"]);
+    const Tokenizer tokenizer = load_tokenizer(folder.path);
+    CHECK(tokenizer.size() == cases[i]["size"].get<Index>());
+    save_tokenizer(folder.path, tokenizer);
+    for (const char* name : {"tokenizer.json", "added_tokens.json", "special_tokens_map.json"}) std::filesystem::remove(folder.path + "/" + name);
+    const Tokenizer again = load_tokenizer(folder.path);
+    for (const auto& row : cases[i]["texts"]) {
+      INFO("text " << row[0].get<std::string>());
+      const Tensor<std::int32_t> expected({1, 24}, row[1].get<Ids>());
+      CHECK(tokenizer({row[0].get<std::string>()}, 24) == expected);
+      CHECK(again({row[0].get<std::string>()}, 24) == expected);
+    }
+  }
+}
+
+TEST_CASE("a padding id that is given is not sought in texts") {
+  const AddedFolder folder(nlohmann::json::parse(R"({"special_tokens_map.json": {"pad_token": "!"}})"));
+  const auto own = load_tokenizer(folder.path), given = load_tokenizer(folder.path, {.style = TokenizerStyle::hugging_face, .pad = 0});
+  REQUIRE((own.pad_id() == 0 && given.pad_id() == 0));
+  REQUIRE(own.encode("a!!") == Ids{own.find("a</w>").value(), 0, 0});
+  REQUIRE(given.encode("a!") == Ids{own.find("a</w>").value(), own.find("!</w>").value()});
+}
+
+TEST_CASE("an added token by hand") {
+  const AddedFolder folder(nlohmann::json::parse(
+      R"({"tokenizer_config.json": {"added_tokens_decoder": {"1777": {"content": "<caf\u00e9>", "lstrip": true, "normalized": false}}}})"));
+  const Tokenizer tokenizer = load_tokenizer(folder.path);
+  const auto id = tokenizer.find("<caf\u00e9>").value();
+  REQUIRE(id == tokenizer.size() - 1);
+  const auto a = tokenizer.find("a</w>").value();
+  REQUIRE(tokenizer.encode("a <caf\u00e9>a") == Ids{a, id, a});
+  REQUIRE(tokenizer.encode("<CAF\u00c9>") != Ids{id});
+  REQUIRE(tokenizer.decode(Ids{a, id, a}) == "a <caf\u00e9>a");
+  folder.write("added_tokens.json", R"({"x": "y"})");
+  folder.write("tokenizer_config.json", "{}");
+  REQUIRE_THROWS_WITH(load_tokenizer(folder.path), contains("added_tokens.json: expected an id for \"x\", found \"y\""));
+  folder.write("tokenizer_config.json", R"({"added_tokens_decoder": {"x": "y"}})");
+  REQUIRE_THROWS_WITH(load_tokenizer(folder.path), contains("added_tokens_decoder: expected ids, found \"x\""));
+  folder.write("tokenizer_config.json", R"({"added_tokens_decoder": {"1": 2}})");
+  REQUIRE_THROWS_WITH(load_tokenizer(folder.path), contains("tokenizer_config.json: expected a token, a text or an object with its content, found 2"));
 }
 
 TEST_CASE("a bad tokenizer.json is named") {

@@ -158,8 +158,6 @@ inline std::u32string clean_openai(std::string_view text) {
 }
 
 /// transformers' cleaning: NFC, white space collapsed, lower case.
-inline std::u32string clean_hugging_face(std::string_view text) {
-  return lower(collapse_spaces(normalize(to_code_points(text))), false);
-}
+inline std::u32string clean_hugging_face(std::u32string_view text) { return lower(collapse_spaces(normalize(text)), false); }
 
 }  // namespace tenon::inline TENON_ABI::detail

@@ -17,7 +17,7 @@ inline bool replace_prefix(std::string& name, std::string_view from, std::string
 
 /// The name without what wrappers put before it; nothing for a tensor that is no parameter.
 inline std::optional<std::string> unwrapped_clip_name(std::string name) {
-  for (std::string_view wrapper : {"module.", "_orig_mod.", "clip_model.", "model."}) replace_prefix(name, wrapper, "");
+  for (std::string_view wrapper : {"module.", "_orig_mod.", "clip_model.", "model.", "clip."}) replace_prefix(name, wrapper, "");
   for (std::string_view extra : {"input_resolution", "context_length", "vocab_size", "attn_mask", "text.attn_mask"})
     if (name == extra) return std::nullopt;
   if (name.ends_with(".position_ids") || name.ends_with(".num_batches_tracked")) return std::nullopt;
@@ -105,11 +105,11 @@ TENON_IN_BODY bool is_clip_resnet(const StateDict& dict) { return dict.contains(
 
 TENON_IN_BODY void to_hugging_face_clip(StateDict& dict) {
   dict.rename([](const std::string& name) { return detail::unwrapped_clip_name(name); });
+  if (dict.contains("logit_scale") && dict.info("logit_scale").shape == Shape{1}) dict.reshape("logit_scale", {});
   if (!dict.contains("positional_embedding") && !dict.contains("visual.conv1.weight")) return;  // Hugging Face's own
   const bool resnet = is_clip_resnet(dict);
   if (dict.contains("text_projection")) dict.transpose("text_projection");
   if (dict.contains("visual.proj")) dict.transpose("visual.proj");
-  if (dict.contains("logit_scale") && dict.info("logit_scale").shape == Shape{1}) dict.reshape("logit_scale", {});
   dict.rename([&](const std::string& name) -> std::optional<std::string> {
     return resnet && name.starts_with("visual.") ? name : detail::hugging_face_clip_name(name);
   });

@@ -33,7 +33,7 @@ TENON_IN_BODY ClipImageProcessor read_image_processor(const Json& json, Index im
     return out;
   };
   const auto is_object = [&](const std::string& key) { return part.contains(key) && part.at(key).is_object(); };
-  const auto wants = [&](const std::string& step) { return part.get(step, true); };
+  const auto wants = [&](const std::string& step) { return !part.contains(step) || part.get(step, false); };  // null: no, as in transformers
   if (is_object("crop_size")) {
     p.crop_height = side("crop_size.height");
     p.crop_width = side("crop_size.width");

@@ -8,6 +8,7 @@
 #include <queue>
 #include <span>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include <tenon/models/clip/bpe.hpp>
@@ -26,6 +27,8 @@ struct TokenizerConfig {
   TokenizerStyle style = TokenizerStyle::openai;
   std::string start = "<|startoftext|>", end = "<|endoftext|>";
   std::optional<std::int32_t> pad{};  ///< the id after a text's end, when it is not the style's
+  /// Tokens found whole in a text, in transformers' style; start and end always are.
+  std::vector<AddedToken> added{};
 };
 
 namespace detail {
@@ -81,7 +84,7 @@ class Tokenizer {
       : Tokenizer(detail::vocabulary_of(merges, config.start, config.end), merges, config) {}
 
   /// Any vocabulary, spelt as in vocab.json; the token of a merge is the one spelt as its two together. Bytes without a
-  /// token become the end token. Throws NameError on a spelling that is missing or there twice.
+  /// token become the end token. Throws NameError on a spelling that is missing or there twice, an added token's too.
   Tokenizer(std::vector<std::string> tokens, std::span<const BpeMerge> merges, TokenizerConfig config = {})
       : tokens_(std::move(tokens)), merges_(merges.begin(), merges.end()), config_(std::move(config)) {
     for (std::size_t i = 0; i < tokens_.size(); ++i)
@@ -91,6 +94,10 @@ class Tokenizer {
     pad_ = config_.pad.value_or(config_.style == TokenizerStyle::openai ? 0 : end_);
     check<NameError>(pad_ >= 0 && pad_ < size(), "Tokenizer", "expected a padding id below ", size(), ", got ", pad_);
     for (const auto* special : {&config_.start, &config_.end}) specials_.push_back(detail::to_code_points(*special));
+    for (const auto& token : config_.added) add(token);
+    for (const auto* special : {&config_.start, &config_.end}) add({.content = *special});
+    for (auto& [first, list] : added_)
+      std::stable_sort(list.begin(), list.end(), [](const Added& a, const Added& b) { return a.content.size() > b.content.size(); });
     for (std::size_t n = 0; n < 256; ++n) {
       std::string symbol;
       detail::append_utf8(symbol, detail::byte_character(n));
@@ -131,13 +138,9 @@ class Tokenizer {
       encode_cleaned(detail::clean_openai(text), ids);
       return ids;
     }
-    while (!text.empty()) {
-      const auto start = text.find(config_.start), end = text.find(config_.end), at = std::min(start, end);
-      encode_cleaned(detail::clean_hugging_face(text.substr(0, at)), ids);
-      if (at == text.npos) break;
-      ids.push_back(start < end ? start_ : end_);
-      text.remove_prefix(at + (start < end ? config_.start : config_.end).size());
-    }
+    split_added(detail::to_code_points(text), false, ids, [&](std::u32string_view written) {
+      split_added(detail::clean_hugging_face(written), true, ids, [&](std::u32string_view cleaned) { encode_cleaned(cleaned, ids); });
+    });
     return ids;
   }
 
@@ -167,6 +170,10 @@ class Tokenizer {
     for (const auto id : ids) {
       std::string_view spelling = token(id);
       if (id == start_ || id == end_) continue;
+      if (added_ids_.contains(id)) {
+        out += spelling;
+        continue;
+      }
       const bool last = spelling.ends_with(detail::end_of_word);
       if (last) spelling.remove_suffix(detail::end_of_word.size());
       for (const char32_t c : detail::to_code_points(spelling)) {
@@ -186,6 +193,11 @@ class Tokenizer {
   struct Merged {
     std::int32_t rank, id;
   };
+  struct Added {
+    std::u32string content;  // cleaned when it is sought in the cleaned text
+    std::int32_t id;
+    AddedToken token;
+  };
   static std::uint64_t key(std::int32_t left, std::int32_t right) {
     return static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right);
   }
@@ -194,6 +206,42 @@ class Tokenizer {
     const auto id = find(spelling);
     check<NameError>(id.has_value(), "Tokenizer", "the vocabulary has no token \"", spelling, '"');
     return *id;
+  }
+
+  void add(const AddedToken& token) {
+    const auto id = required(token.content);
+    if (!added_ids_.insert(id).second) return;
+    std::u32string content = detail::to_code_points(token.content);
+    if (token.normalized) content = detail::clean_hugging_face(content);
+    if (!content.empty()) added_[content.front()].push_back({content, id, token});
+  }
+
+  /// Appends the ids of the added tokens in a text, the first and then the longest before others, and calls `between` with
+  /// what is left, in order. As the tokenizers library: its AddedVocabulary::find_matches.
+  template <class F>
+  void split_added(std::u32string_view text, bool normalized, std::vector<std::int32_t>& ids, F&& between) const {
+    std::size_t done = 0;
+    for (std::size_t at = 0; at < text.size();) {
+      const auto candidates = added_.find(text[at]);
+      const Added* match = nullptr;
+      if (candidates != added_.end())
+        for (const auto& candidate : candidates->second)
+          if (match == nullptr && candidate.token.normalized == normalized && text.substr(at).starts_with(candidate.content)) match = &candidate;
+      if (match == nullptr) {
+        ++at;
+        continue;
+      }
+      std::size_t begin = at, end = at += match->content.size();
+      if (match->token.single_word && ((begin > 0 && detail::is_word_character(text[begin - 1])) ||
+                                       (end < text.size() && detail::is_word_character(text[end]))))
+        continue;
+      while (match->token.lstrip && begin > done && detail::is_space(text[begin - 1])) --begin;
+      while (match->token.rstrip && end < text.size() && detail::is_space(text[end])) ++end;
+      if (begin > done) between(text.substr(done, begin - done));
+      ids.push_back(match->id);
+      done = end;
+    }
+    if (done < text.size()) between(text.substr(done));
   }
 
   void encode_cleaned(std::u32string_view text, std::vector<std::int32_t>& ids) const {
@@ -265,6 +313,8 @@ class Tokenizer {
   std::unordered_map<char32_t, std::uint8_t> bytes_;
   std::array<std::int32_t, 256> byte_ids_{}, last_byte_ids_{};
   std::vector<std::u32string> specials_;
+  std::unordered_map<char32_t, std::vector<Added>> added_;  // by their first character, the longest first
+  std::unordered_set<std::int32_t> added_ids_;
   std::int32_t start_ = 0, end_ = 0, pad_ = 0;
 };
 

@@ -55,6 +55,12 @@ inline bool is_space(char32_t c) {
 inline utf8proc_category_t category(char32_t c) { return utf8proc_category(static_cast<utf8proc_int32_t>(c)); }
 inline bool is_letter(char32_t c) { return category(c) >= UTF8PROC_CATEGORY_LU && category(c) <= UTF8PROC_CATEGORY_LO; }
 inline bool is_number(char32_t c) { return category(c) >= UTF8PROC_CATEGORY_ND && category(c) <= UTF8PROC_CATEGORY_NO; }
+/// What \w matches: letters and their marks, decimal and letter-like numbers, connectors and joiners.
+inline bool is_word_character(char32_t c) {
+  const auto kind = category(c);
+  return is_letter(c) || (kind >= UTF8PROC_CATEGORY_MN && kind <= UTF8PROC_CATEGORY_NL) || kind == UTF8PROC_CATEGORY_PC || c == 0x200c || c == 0x200d ||
+         (c >= 0x24b6 && c <= 0x24e9);
+}
 
 /// Whether a capital sigma at `at` ends a word: a cased letter before it and none after, marks and the like skipped.
 inline bool is_final_sigma(std::u32string_view text, std::size_t at) {
