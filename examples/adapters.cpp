@@ -87,6 +87,14 @@ std::string part_of_model(M& model, const Options& o) {
   return text ? "text_encoder" : "unet";
 }
 
+/// Paths that begin with `drop` begin with `add` instead. transformers 5 leaves text_model out of the names of a CLIPTextModel, and
+/// so does a peft folder of one; single files have it.
+void rename(Skeleton<float>& model, const std::string& drop, const std::string& add) {
+  Skeleton<float> out;
+  for (auto& [path, layer] : model.layers) out.layers.emplace(path.starts_with(drop) ? add + path.substr(drop.size()) : path, std::move(layer));
+  model = std::move(out);
+}
+
 /// Writes an adapter in the form that --to says, or that the path's ending does: a name that ends with .safetensors is a single file.
 template <class M>
 void write(M& model, const std::string& name, const Options& o, DType dtype, AdapterFile::Format like) {
@@ -97,6 +105,7 @@ void write(M& model, const std::string& name, const Options& o, DType dtype, Ada
     save_adapter(model, o.out, name, dtype);
   } else {
     check(o.out.ends_with(".safetensors"), "adapters", o.out, ": expected a name that ends with .safetensors for ", form);
+    if constexpr (std::same_as<M, Skeleton<float>>) rename(model, "encoder.layers.", "text_model.encoder.layers.");
     const SaveFileOptions options{.name = name, .dtype = dtype, .part = part_of_model(model, o)};
     form == "kohya" ? save_kohya(model, o.out, options) : save_diffusers(model, o.out, options);
   }
@@ -198,6 +207,7 @@ void convert(const Options& o) {
       for (auto& [path, layer] : whole.layers)
         if (detail::part_of(path) == part) alone.layers.emplace(path.substr(part.size() + 1), std::move(layer));
       attach(alone, file, {.strict = false, .part = part});
+      if (part == "text_encoder") rename(alone, "text_model.", "");  // a CLIPTextModel
       Options own = o;
       if (parts.size() > 1) {
         std::filesystem::create_directories(o.out);

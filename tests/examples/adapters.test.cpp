@@ -89,7 +89,13 @@ TEST_CASE("adapters convert: one LoRA in every dialect, there and back to the bi
   }
   succeed({"convert", name("kohya"), scratch / "folder", "--to", "peft"});
   CHECK(load_adapter(scratch / "folder/unet").tensors.size() == 4);
-  CHECK(load_adapter(scratch / "folder/text_encoder").tensors.size() == 4);
+  const auto text = load_adapter(scratch / "folder/text_encoder");  // a CLIPTextModel of transformers 5, and back
+  CHECK(text.tensors.size() == 4);
+  CHECK(text.tensors.contains("encoder.layers.0.self_attn.q_proj.lora_A.weight"));
+  succeed({"convert", scratch / "folder/text_encoder", scratch / "text.safetensors", "--to", "kohya"});
+  CHECK(load_adapter(scratch / "text.safetensors").tensors.contains("lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight"));
+  succeed({"convert", scratch / "folder/text_encoder/adapter_model.safetensors", scratch / "text2.safetensors", "--to", "kohya"});
+  same(scratch / "text2.safetensors", scratch / "text.safetensors");
   succeed({"convert", scratch / "folder/unet", scratch / "unet.safetensors", "--to", "kohya"});
   CHECK(load_adapter(scratch / "unet.safetensors").tensors.size() == 6);
   refuse({"convert", name("kohya"), scratch / "x.safetensors", "--to", "a1111"}, "--to");

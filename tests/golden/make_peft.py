@@ -2,7 +2,8 @@
 
     python make_peft.py             (torch 2.15, transformers 5.23, peft 0.21)
     python make_peft.py --read DIR  (reads a directory that tenon saved back into peft and compares: the test "save_adapter
-                                     writes what peft reads" leaves one in TENON_KEEP; last read: 5.4e-07, 4.3e-07)
+                                     writes what peft reads" leaves one in TENON_KEEP, "text towers" two beside it; last
+                                     read: 5.5e-07, 3.2e-07, 0, 0)
 
 peft drops the dilation of a tuned convolution (peft issue 3697), so that case is computed here as
 conv(x, W + s B A, dilation), which is what LoRA means; the adapter file itself is peft's.
@@ -10,12 +11,13 @@ conv(x, W + s B A, dilation), which is what LoRA means; the adapter file itself 
 import json
 import pathlib
 import sys
+import warnings
 
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection
 
 GOLDEN = pathlib.Path(__file__).parent
 HERE = GOLDEN / "peft"
@@ -72,6 +74,21 @@ def clip_adapter(folder, seed, **options):
     save(again, HERE / folder, out)
 
 
+def tower(kind):
+    return kind.from_pretrained(GOLDEN / "clip", dtype=torch.float32).eval(), load_file(GOLDEN / "clip/expected_quick_gelu.safetensors")["ids"].long()
+
+
+TOWERS = {"text": CLIPTextModel, "text_projected": CLIPTextModelWithProjection}
+
+
+def text_tower(folder):
+    """transformers 5 names the modules of a CLIPTextModel without text_model, those of the others with it."""
+    model, ids = tower(TOWERS[folder])
+    model = get_peft_model(model, LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj", "fc2"], alpha_pattern={"layers.1.self_attn.q_proj": 5}))
+    shake(model, 7)
+    save(model, HERE / folder, {"last_hidden_state": model.base_model.model(input_ids=ids).last_hidden_state})
+
+
 class Convolutions(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -104,6 +121,15 @@ def read(folder):
         error = (got[name] - value).abs().max() / value.abs().max()
         print(name, f"{error:.1e}")
         assert error < 1e-5
+    for name, kind in TOWERS.items():  # beside DIR
+        model, ids = tower(kind)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing")
+            model = PeftModel.from_pretrained(model, folder.rstrip("/") + "_" + name.removeprefix("text_"))
+        expected, got = load_file(HERE / name / "expected.safetensors")["last_hidden_state"], model.base_model.model(input_ids=ids).last_hidden_state
+        error = (got - expected).abs().max() / expected.abs().max()
+        print(name, f"{error:.1e}")
+        assert error < 1e-5
 
 
 if __name__ == "__main__":
@@ -113,3 +139,5 @@ if __name__ == "__main__":
         clip_adapter("lora", 1, rank_pattern={"fc1": 3, "layers.1.self_attn.v_proj": 2, "token_embedding": 5}, alpha_pattern={"out_proj": 3.5, "fc1": 5})
         clip_adapter("rslora", 2, use_rslora=True)
         convolutions()
+        for folder in TOWERS:
+            text_tower(folder)

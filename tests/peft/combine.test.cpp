@@ -55,7 +55,7 @@ TEST_CASE("a sum of adapters is exact: ranks add, weights and each adapter's own
 }
 
 TEST_CASE("one adapter of weight one is itself, by every method") {
-  // peft 0.21: svd applies alpha / r twice, and rsLoRA's flag is inherited by a result that is scaled already
+  // in peft 0.21 a result that is scaled already inherits rsLoRA's flag
   for (const auto method : {CombineOptions::Method::sum, CombineOptions::Method::svd, CombineOptions::Method::linear}) {
     auto zoo = frozen_zoo<double>();
     Generator generator(2);
@@ -81,6 +81,11 @@ TEST_CASE("linear has cross terms, as in peft, and says so; svd is the best of i
   combine(zoo, {{"a", 1}, {"b", 1}}, {.method = CombineOptions::Method::linear, .name = "linear"});
   activate(zoo, {"linear"});
   CHECK(worst(outputs(zoo), both) > 1e-2);
+  detach(zoo, "linear");
+  combine(zoo, {{"a", 1}, {"b", -0.25}}, {.method = CombineOptions::Method::linear, .name = "linear"});
+  const auto lora = [&](std::size_t i) -> Lora<double>& { return dynamic_cast<Lora<double>&>(*zoo.linear.patches.entries.at(i).patch); };
+  for (Index i = 0; i < 12; ++i) CHECK(lora(2).a->value().data()[i] == Approx(lora(0).a->value().data()[i] - 0.5 * lora(1).a->value().data()[i]));
+  for (Index i = 0; i < 10; ++i) CHECK(lora(2).b->value().data()[i] == Approx(lora(0).b->value().data()[i] + 0.5 * lora(1).b->value().data()[i]));
   activate(zoo, {"a", "b"});
   const auto report = combine(zoo, {{"a", 1}, {"b", 1}}, {.method = CombineOptions::Method::svd, .rank = 2, .name = "best"});
   Tensor<double> delta({5, 6}), made({5, 6});  // the reported error is the true one

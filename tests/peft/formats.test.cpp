@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include <tenon/models/clip/checkpoint.hpp>
+#include <tenon/models/diffusion/text_encoder.hpp>
 #include <tenon/peft/formats/peft.hpp>
 #include <tenon/peft/merge.hpp>
 
@@ -195,6 +196,9 @@ TEST_CASE("save_adapter writes what peft reads") {
   attach(again, load_adapter(out));
   CHECK(again.image_features(pictures).value() == clip.image_features(pictures).value());
   CHECK(again.text_features(ids).value() == clip.text_features(ids).value());
+  detach(again);
+  attach(again, load_adapter(out + "/adapter_model.safetensors"));  // a directory by its tensors
+  CHECK(again.text_features(ids).value() == clip.text_features(ids).value());
   if (keep != nullptr)
     save_safetensors(out + "/expected.safetensors", {{"image_features", raw_copy(clip.image_features(pictures).value())},
                                                      {"text_features", raw_copy(clip.text_features(ids).value())}});
@@ -203,6 +207,50 @@ TEST_CASE("save_adapter writes what peft reads") {
   const auto half_size = SafetensorsFile::open(scratch / "half/adapter_model.safetensors");
   CHECK(half_size.tensors().front().dtype == DType::bf16);
   REQUIRE_THROWS_WITH(save_adapter(clip, scratch / "x", "styel"), contains("no adapter 'styel' is attached; attached: style"));
+}
+
+TEST_CASE("feedforward_modules are any ends of the paths, inside a name too, as in peft") {
+  Scratch scratch("feedforward");
+  Generator generator(1);
+  Mlp<float> block(4, 6, Activation::gelu), other(4, 6, Activation::gelu);
+  block.initialize(generator), other.initialize(generator);
+  attach(block, Ia3Config{.targets = {"fc1", "fc2"}, .feedforward = {"fc2"}}, generator);
+  save_adapter(block, scratch / "adapter");
+  save_json(scratch / "adapter/adapter_config.json", edited(scratch / "adapter", [](auto& c) { c["feedforward_modules"] = {"c2"}; }));
+  attach(other, load_adapter(scratch / "adapter"));
+  CHECK(dynamic_cast<Ia3Input<float>*>(other.fc2.patches.entries.at(0).patch.get()) != nullptr);
+  CHECK(dynamic_cast<Ia3Output<float>*>(other.fc1.patches.entries.at(0).patch.get()) != nullptr);
+}
+
+TEST_CASE("text towers have the names of transformers 5: CLIPTextModel without text_model, with a projection with it") {
+  const char* keep = std::getenv("TENON_KEEP");
+  const auto ids = inputs().ids;
+  const auto dict = open_checkpoint(clip_folder, {"model"});
+  const ClipTextConfig config = read_text_config(Json::read(clip_folder + "/config.json"));
+  for (const bool projection : {false, true}) {
+    INFO(projection);
+    Scratch scratch("tower");
+    const std::string folder = golden::path(projection ? "peft/text_projected" : "peft/text"), out = keep != nullptr ? keep + std::string(projection ? "_projected" : "_text") : scratch / "adapter";
+    const auto expected = SafetensorsFile::open(folder + "/expected.safetensors").load<double>("last_hidden_state");
+    const Index width = projection ? dict.info("text_projection.weight").shape[0] : 0;
+    TextEncoder<float> tower(config, width), other(config, width);
+    for (auto* model : {&tower, &other}) load_params(params(*model), dict, {.strict = false});
+    attach(tower, load_adapter(folder));
+    CHECK(error(tower.text_model(ids).last_hidden_state.value(), expected) < 1e-5);
+    save_adapter(tower, out);
+    const auto written = load_adapter(out), theirs = load_adapter(folder);
+    CHECK(written.tensors.size() == theirs.tensors.size());
+    for (const auto& [name, tensor] : theirs.tensors) {
+      INFO(name);
+      CHECK(written.tensors.contains(name));
+    }
+    CHECK(written.config->at("alpha_pattern").value().contains(std::string(projection ? "^text_model." : "^") + "encoder.layers.1.self_attn.q_proj"));
+    attach(other, written);
+    CHECK(other.text_model(ids).last_hidden_state.value() == tower.text_model(ids).last_hidden_state.value());
+    Clip<float> clip = load_clip<float>(clip_folder);
+    attach(clip.text_model, theirs, {.strict = false});
+    CHECK(error(clip.text_model(ids).last_hidden_state.value(), expected) < 1e-5);
+  }
 }
 
 TEST_CASE("a pattern that is a suffix of another layer's path names one layer only") {
@@ -275,6 +323,9 @@ TEST_CASE("adapter files that tenon would misread are refused") {
     detach(clip);
   };
   load([](auto&) {});
+  load([](auto& c) { c["init_lora_weights"] = "mica"; });  // leaves the base as it is
+  REQUIRE_THROWS_WITH(load([](auto& c) { c["kasa_config"] = {{"beta", 0.1}}; }), contains("kasa_config is not supported yet"));
+  REQUIRE_THROWS_WITH(load([](auto& c) { c["use_bdlora"] = {{"nblocks", 2}}; }), contains("use_bdlora is not supported yet"));
   REQUIRE_THROWS_WITH(load([](auto& c) { c["use_dora"] = true; }), contains("lora_magnitude_vector, which use_dora promises"));
   REQUIRE_THROWS_WITH(load([](auto& c) { c["fan_in_fan_out"] = true; }), contains("fan_in_fan_out is not supported yet"));
   REQUIRE_THROWS_WITH(load([](auto& c) { c["init_lora_weights"] = "pissa_niter_4"; }), contains("init_lora_weights pissa is not supported yet"));

@@ -350,4 +350,6 @@ TEST_CASE("hostile and foreign single files are one clear error and change nothi
   refused({{q + ".lora_down.weight", raw({2, 8})}, {q + ".lora_up.weight", raw({8, 2})}, {q + ".lora_mid.weight", raw({2, 2, 3, 3})}}, "is for a linear");
   refused({{q + ".lora_down.weight", raw({})}, up}, "expected a matrix");
   refused({{q + ".diff", raw({8, 7})}}, "expected shape [8, 8], found [8, 7]");
+  refused({{q + ".oft_blocks", raw({2, 4, 4})}, {q + ".alpha", raw({})}}, q + ".oft_blocks is of OFT, which is not supported yet");
+  refused({down, up, {"lora_unet_conv_in.b1.weight", raw({2, 4})}}, "lora_unet_conv_in.b1.weight is of GLoRA, which is not supported yet");
 }

@@ -8,7 +8,8 @@ namespace tenon::inline TENON_ABI {
 
 struct CombineOptions {
   /// sum: exact, ranks add. svd: the best of a rank. linear: A's and B's are summed apart, with the roots of the weights in
-  /// each, as peft's "linear" does. That is NOT the sum of the adapters (it has every B_i A_j), keeps the rank, and wants equal ranks.
+  /// each and their signs in A, as peft's "linear" does. That is NOT the sum of the adapters (it has every B_i A_j), keeps the
+  /// rank, and wants equal ranks.
   enum class Method { sum, svd, linear } method = Method::sum;
   Index rank = 8;                  ///< of svd
   std::string name = "combined";   ///< the new adapter's
@@ -96,8 +97,8 @@ LowRankReport combine(M& model, const std::vector<std::pair<std::string, double>
       for (const auto& [lora, s] : terms) {
         check(lora->a->shape() == a_shape, "combine", "linear expects equal ranks, got ", lora->rank(), " and ", a_shape[0], " at ", site.path);
         const double root = std::sqrt(std::abs(s));
-        for (Index i = 0; i < a.size(); ++i) a.data()[i] += static_cast<T>(root * static_cast<double>(lora->a->value().data()[i]));
-        for (Index i = 0; i < b.size(); ++i) b.data()[i] += static_cast<T>((s < 0 ? -root : root) * static_cast<double>(lora->b->value().data()[i]));
+        for (Index i = 0; i < a.size(); ++i) a.data()[i] += static_cast<T>((s < 0 ? -root : root) * static_cast<double>(lora->a->value().data()[i]));
+        for (Index i = 0; i < b.size(); ++i) b.data()[i] += static_cast<T>(root * static_cast<double>(lora->b->value().data()[i]));
       }
       made = std::make_unique<Lora<T>>(a_shape, b_shape, terms.front().first->layer, static_cast<double>(a_shape[0]), false);
       made->a = Param<T>(std::move(a));

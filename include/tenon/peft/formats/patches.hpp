@@ -193,6 +193,15 @@ inline std::string last_name(const std::string& path) {
   return dot == std::string::npos ? path : path.substr(dot + 1);
 }
 
+/// The method of LyCORIS that a tensor belongs to and that has no patch, or nothing.
+inline std::string_view foreign_method(std::string_view name) {
+  constexpr std::pair<std::string_view, std::string_view> methods[] = {
+      {".oft_blocks", "OFT"}, {".oft_diag", "OFT"}, {".a1.weight", "GLoRA"}, {".b1.weight", "GLoRA"}, {".on_input", "LyCORIS' IA3"}};
+  for (const auto& [ending, method] : methods)
+    if (name.ends_with(ending)) return method;
+  return {};
+}
+
 /// Puts what a file's layers are into the model: all, or nothing when something does not fit.
 template <class T>
 AdapterReport attach_layers(const AdapterFile& file, const std::vector<SiteRef<T>>& all, const LayerMap& layers,
@@ -207,6 +216,9 @@ AdapterReport attach_layers(const AdapterFile& file, const std::vector<SiteRef<T
     }
   }
   for (const auto& [name, tensor] : file.tensors) (used.contains(name) ? report.used : report.unused).push_back(name);
+  if (placements.empty() || options.strict)
+    for (const auto& name : report.unused)
+      check<FileError>(foreign_method(name).empty(), "load_adapter", file.path, ": ", name, " is of ", foreign_method(name), ", which is not supported yet");
   if (placements.empty())
     fail<FileError>("attach", file.path, ": no layer of this model takes anything from it, for example ", file.tensors.begin()->first,
                     "; nearest layer: ", nearest_names(file.tensors.begin()->first, paths_of(all), 1));

@@ -19,26 +19,28 @@ TENON_ON_CALL void check_supported(const Json& config) {
   const auto refuse = [&](std::string_view key, bool bad) {
     check<FileError>(!bad, "load_adapter", config.file(), ": ", key, " is not supported yet");
   };
-  for (const char* flag : {"fan_in_fan_out", "use_qalora", "use_bdlora"}) refuse(flag, config.get<bool>(flag, false));
+  for (const char* flag : {"fan_in_fan_out", "use_qalora"}) refuse(flag, config.get<bool>(flag, false));
+  for (const char* variant : {"use_bdlora", "kasa_config", "monteclora_config", "arrow_config"}) refuse(variant, config.contains(variant) && config.at(variant).is_object());
   for (const char* part : {"modules_to_save", "layer_replication", "target_parameters", "trainable_token_indices", "alora_invocation_tokens"})
     refuse(part, !config.is_null(part) && config.at(part).size() > 0);
   refuse("bias all", config.get<std::string>("bias", "none") == "all");  // those of other layers too
   // An adapter that was trained on what these take off the base; peft's own conversion writes init_lora_weights true.
-  for (const char* init : {"pissa", "olora", "corda", "loftq", "lora_ga", "eva", "mica"})
+  for (const char* init : {"pissa", "olora", "corda", "loftq", "lora_ga"})
     if (config.contains("init_lora_weights") && config.at("init_lora_weights").is_string())
-      refuse(join_text("init_lora_weights ", init), std::string_view(init) != "eva" && config.get<std::string>("init_lora_weights").starts_with(init));
+      refuse(join_text("init_lora_weights ", init), config.get<std::string>("init_lora_weights").starts_with(init));
 }
 
-/// peft's rule for a list of names: the whole path or its end after a dot. (A string is a regular expression.)
-TENON_ON_CALL bool peft_names(const Json& config, const std::string& key, const std::string& path) {
-  if (!config.contains(key)) return false;
+/// peft's rule for feedforward_modules: any end of the path, inside a name too. (A string is a regular expression.)
+TENON_ON_CALL bool is_feedforward(const Json& config, const std::string& path) {
+  const std::string key = "feedforward_modules";
+  if (config.is_null(key)) return false;
   try {
     if (config.at(key).is_string()) return std::regex_match(path, std::regex(config.get<std::string>(key)));
   } catch (const std::regex_error&) {
     fail<FileError>("load_adapter", config.file(), ": ", key, ": expected a regular expression");
   }
   const auto list = config.get<std::vector<std::string>>(key, std::vector<std::string>{});
-  return std::any_of(list.begin(), list.end(), [&](const auto& name) { return path == name || path.ends_with("." + name); });
+  return std::any_of(list.begin(), list.end(), [&](const auto& name) { return path.ends_with(name); });
 }
 
 TENON_IN_BODY LayerMap peft_layers(const AdapterFile& file, const std::vector<std::string>& sites) {
@@ -69,7 +71,7 @@ TENON_IN_BODY LayerMap peft_layers(const AdapterFile& file, const std::vector<st
                      "load_adapter", file.path, ": missing ", module, ".lora_magnitude_vector, which use_dora promises");
     layer.rslora = config.get<bool>("use_rslora", false);
     layer.dropout = lora ? config.get<double>("lora_dropout", 0.0) : 0.0;
-    layer.feedforward = file.peft_type == "IA3" && peft_names(config, "feedforward_modules", module);
+    layer.feedforward = file.peft_type == "IA3" && is_feedforward(config, module);
     layer.factor = config.get<Index>("decompose_factor", -1);
     layer.activation = kernels::activation_from_name(config.get<std::string>("non_linearity", "relu"));
     out.emplace(*site, std::move(layer));
@@ -77,8 +79,20 @@ TENON_IN_BODY LayerMap peft_layers(const AdapterFile& file, const std::vector<st
   return out;
 }
 
+/// Whether the model is transformers' CLIPTextModel, whose modules are named without text_model since transformers 5.
+template <class T>
+bool is_text_model(const std::vector<SiteRef<T>>& all) {
+  bool whole = false;  // not only some of its layers, as they are in a skeleton
+  for (const auto& site : all) {
+    if (!site.path.starts_with("text_model.")) return false;
+    whole = whole || site.path == "text_model.final_layer_norm";
+  }
+  return whole;
+}
+
 template <class T>
 void save_adapter(const std::vector<SiteRef<T>>& all_sites, const std::string& directory, const std::string& name, DType dtype) {
+  const std::size_t dropped = is_text_model(all_sites) ? std::string_view("text_model.").size() : 0;
   nlohmann::json config = {{"base_model_name_or_path", nullptr}, {"inference_mode", true}, {"revision", nullptr}, {"task_type", nullptr}};
   std::vector<NamedTensor> tensors;
   std::string kind;
@@ -100,7 +114,8 @@ void save_adapter(const std::vector<SiteRef<T>>& all_sites, const std::string& d
   for_each_named(all_sites, "save_adapter", name, [&](const auto& site, auto& entry) {
     check(kind.empty() || kind == entry.patch->kind(), "save_adapter", "adapter '", name, "' mixes ", kind, " and ", entry.patch->kind());
     kind = entry.patch->kind();
-    targets.push_back(site.path);
+    const std::string path = site.path.substr(dropped);
+    targets.push_back(path);
     Patch<T>* const patch = entry.patch.get();
     if (const auto* prefix = dynamic_cast<const Prefix<T>*>(patch)) {
       const NoGrad none;
@@ -110,19 +125,20 @@ void save_adapter(const std::vector<SiteRef<T>>& all_sites, const std::string& d
       gated = made.gate.has_value();
       if (!gated) return;
       for (const auto& [part, value] : {std::pair("keys", made.keys), std::pair("values", made.values), std::pair("gate", *made.gate)})
-        tensors.push_back({join_text(peft_prefix, site.path, ".prefix_", part), raw(value.value())});
+        tensors.push_back({join_text(peft_prefix, path, ".prefix_", part), raw(value.value())});
       return;
     }
     if (const auto* rows = dynamic_cast<const TokenRows<T>*>(patch)) {
       check(targets.size() == 1, "save_adapter", "peft's format holds the prompt of one Embedding");
       tensors.push_back({"prompt_embeddings", raw(rows->rows->value())});
-      config.update({{"peft_type", "PROMPT_TUNING"}, {"num_virtual_tokens", rows->rows->shape()[0]}, {"token_dim", rows->rows->shape()[1]},
-                     {"num_transformer_submodules", 1}, {"prompt_tuning_init", "RANDOM"}});
+      config.update({{"peft_type", "PROMPT_TUNING"}, {"task_type", "FEATURE_EXTRACTION"}, {"num_virtual_tokens", rows->rows->shape()[0]},
+                     {"token_dim", rows->rows->shape()[1]}, {"num_transformer_submodules", 1}, {"prompt_tuning_init", "RANDOM"}});
       return;
     }
     if (const auto* bottleneck = dynamic_cast<const Bottleneck<T>*>(patch)) one_value("non_linearity", std::string(name_of(bottleneck->act)));
-    if (dynamic_cast<const Ia3Input<T>*>(patch) != nullptr) feedforward.push_back(site.path);
+    if (dynamic_cast<const Ia3Input<T>*>(patch) != nullptr) feedforward.push_back(path);
     auto layer = export_layer(site, *patch, dtype);
+    layer.path = path;
     if (kind == "lora" || kind == "dora") {
       const auto* lora = dynamic_cast<const Lora<T>*>(patch);
       one_value("use_rslora", layer.rslora);
@@ -139,7 +155,7 @@ void save_adapter(const std::vector<SiteRef<T>>& all_sites, const std::string& d
     }
     ++rank_votes[layer.rank];
     ++alpha_votes[layer.alpha];
-    for (auto& [part, tensor] : layer.parts) tensors.push_back({std::string(peft_prefix) + site.path + "." + part, tensor});
+    for (auto& [part, tensor] : layer.parts) tensors.push_back({std::string(peft_prefix) + path + "." + part, tensor});
     layers.push_back(std::move(layer));
   });
   config["target_modules"] = targets;
@@ -182,8 +198,9 @@ void save_adapter(const std::vector<SiteRef<T>>& all_sites, const std::string& d
         column += part->extent(1);
       }
     tensors.push_back({"prompt_embeddings", raw(all)});
-    config.update({{"peft_type", "PREFIX_TUNING"}, {"num_virtual_tokens", length}, {"token_dim", width}, {"num_transformer_submodules", 1},
-                   {"num_layers", prefixes.size()}, {"encoder_hidden_size", width}, {"prefix_projection", false}});
+    // without a task peft's model runs past its prefix and says nothing
+    config.update({{"peft_type", "PREFIX_TUNING"}, {"task_type", "FEATURE_EXTRACTION"}, {"num_virtual_tokens", length}, {"token_dim", width},
+                   {"num_transformer_submodules", 1}, {"num_layers", prefixes.size()}, {"encoder_hidden_size", width}, {"prefix_projection", false}});
     const auto attentions = std::count_if(all_sites.begin(), all_sites.end(), [](const auto& site) { return site.key_values != nullptr; });
     if (static_cast<std::size_t>(attentions) == prefixes.size()) config.erase("target_modules");  // peft's prefixes know no targets
   } else if (kind != "token_rows") {
@@ -202,6 +219,10 @@ TENON_IN_BODY AdapterFile load_adapter(const std::string& path) {
   struct stat status {};
   const bool exists = ::stat(path.c_str(), &status) == 0;
   if (exists && !S_ISDIR(status.st_mode)) {
+    const auto slash = path.rfind('/') + 1;  // the tensors of a peft directory, whose configuration stands beside them
+    const std::string directory = slash == 0 ? "." : path.substr(0, slash), name = path.substr(slash);
+    if ((name == "adapter_model.safetensors" || name == "adapter_model.bin") && ::stat((directory + "/adapter_config.json").c_str(), &status) == 0)
+      return load_adapter(directory);
     AdapterFile out = detail::open_adapter_file(path);
     out.format = detail::is_kohya(out) ? AdapterFile::Format::kohya : AdapterFile::Format::diffusers;
     return out;
