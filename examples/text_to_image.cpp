@@ -248,7 +248,7 @@ int main(int argc, char** argv) {
   app.add_option("--scheduler", o.scheduler, "Default: the checkpoint's own. One of " + names)->check(CLI::IsMember(scheduler_names()));
   app.add_option("--scheduler-config", o.scheduler_config, "KEY=VALUE, as in scheduler_config.json (repeatable)");
   app.add_option("--seed", o.seed, "Seed, as torch's CPU generator has it")->capture_default_str();
-  app.add_option("--width", o.width, "Pixels, a multiple of 8 (default: what the model was trained on)")->check(CLI::PositiveNumber);
+  app.add_option("--width", o.width, "Pixels, a multiple of 8 (default: what the model was trained on; with --init or --control the picture's)")->check(CLI::PositiveNumber);
   app.add_option("--height", o.height, "Pixels, a multiple of 8")->check(CLI::PositiveNumber);
   app.add_option("--count", o.count, "Pictures of each prompt, of the seeds s, s+1, ...")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--lora", o.loras, "FILE_OR_DIR[:SCALE]: adapter of kohya, LyCORIS, diffusers or peft; line-art and neon ship (repeatable)");

@@ -171,6 +171,8 @@ add("unipc", E | {"solver_type": "bh1"}, 6, traps=[("solver_type", "bh2")])
 add("unipc", E | {"disable_corrector": [0, 2]}, 6)
 add("lcm", E | {"original_inference_steps": 100, "timestep_scaling": 0.01}, 8, traps=[("original_inference_steps", 50), ("timestep_scaling", 10.0)])
 add("tcd", E | {"original_inference_steps": 100}, 8, traps=[("original_inference_steps", 50)])
+for name in ("ddim", "ddpm"):  # alpha_bar is 0 at the first timestep: the predicted x_0 is infinite, and then clipped
+    add(name, E | {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "clip_sample": True}, 6)
 
 rows, finals, tables, seen, at = [], [], [], {}, 0
 for case in cases:

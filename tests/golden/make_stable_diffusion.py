@@ -129,9 +129,19 @@ def mask(height, width):
 CLASSES = {"text": "StableDiffusionPipeline", "image": "StableDiffusionImg2ImgPipeline", "inpaint": "StableDiffusionInpaintPipeline"}
 
 
+def control_net():
+    return draw(diffusers.ControlNetModel(block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=32, attention_head_dim=8,
+                                          down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), conditioning_embedding_out_channels=(16, 32)), 7)
+
+
 def pipeline(case):
     parts = components(case["model"])
     name = CLASSES[case["kind"]]
+    if case["model"] == "lcm":
+        name = {"text": "LatentConsistencyModelPipeline", "image": "LatentConsistencyModelImg2ImgPipeline"}[case["kind"]]
+    if "control" in case:
+        name = name.replace("Diffusion", "DiffusionControlNet")
+        parts["controlnet"] = control_net()
     if case["model"] == "sdxl":
         return getattr(diffusers, name.replace("Diffusion", "DiffusionXL"))(**parts)
     return getattr(diffusers, name)(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
@@ -168,6 +178,9 @@ def run(case, dtype):
         arguments["image"] = picture(*case["picture"])
     if case["kind"] == "inpaint":
         arguments |= {"image": picture(*case["picture"]), "mask_image": mask(*case["picture"])}
+    if "control" in case:
+        scale, guess = case["control"]
+        arguments |= {"image": picture(20, 31), "controlnet_conditioning_scale": scale, "guess_mode": guess}
     generator = torch.Generator().manual_seed(case["seed"])
     try:
         with torch.no_grad():
@@ -250,7 +263,10 @@ add("sdxl", negative_prompt=N, guidance_scale=4.0, guidance_rescale=0.5, clip_sk
 add("sdxl", original_size=[64, 48], target_size=[16, 20], crops_coords_top_left=[4, 2], scheduler="dpmpp_2m")
 add("sdxl", "image", scheduler="euler_a", strength=0.6, negative_prompt="")
 add("sdxl", "inpaint", scheduler="euler", strength=0.8)
-
+add("sd1", "image", strength=0.0, traps=[("strength", 0.3)])  # PNDM has one step more than asked for
+add("lcm", "image", strength=0.5, steps=3, traps=[("strength", 0.8)])
+add("sd1", scheduler="euler", control=[0.8, False], traps=[("control", [0.8, True])])
+add("sd1", scheduler="euler", control=[0.8, True], traps=[("control", [0.8, False])])
 
 
 UNET = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "add_embedding.linear_1": "label_emb.0.0",
@@ -372,6 +388,7 @@ def main():
                         config.pop(key, None)
                     config["clip_sample"] = False  # as Stable Diffusion's own files have it, for a scheduler that asks
                 to.write_text(json.dumps(config, indent=1) + "\n")
+    control_net().save_config(FOLDER / "control_net")
     rows, finals = [], {}
     for n, (case, traps) in enumerate(cases):
         single, _ = run(case, torch.float32)

@@ -86,6 +86,15 @@ TEST_CASE("image to image begins where strength says") {
   REQUIRE_THROWS_AS(image_to_image(make_scheduler(name), picture, Generator(2), {.strength = 1.5}), Error);
 }
 
+TEST_CASE("a distilled model runs all steps, from the lower timesteps") {
+  const auto state = image_to_image(make_scheduler("lcm"), noise(5), Generator(2), {.steps = 4, .strength = 0.5, .distilled = true});
+  CHECK(state.step == 0);
+  const auto ts = state.scheduler->timesteps();  // of 19, 39, ..., 499
+  CHECK(std::vector<float>(ts.begin(), ts.end()) == std::vector<float>{499, 379, 259, 139});
+  REQUIRE_THROWS_WITH(image_to_image(make_scheduler("lcm"), noise(5), Generator(2), {.steps = 4, .strength = 0.06, .distilled = true}),
+                      contains("expected at most original_inference_steps * strength = 3 steps, got 4"));
+}
+
 TEST_CASE("inpainting keeps what the mask leaves") {
   const auto picture = noise(5);
   Tensor<float> mask(shape), all = Tensor<float>::full(shape, 1);

@@ -68,7 +68,14 @@ TEST_CASE("complete runs give diffusers' latents") {
     auto pipe = StableDiffusion<float>::load(models().folder(c.get<std::string>("model")));
     if (c.contains("lora")) attach(pipe, load_adapter(golden_folder + "/lora.safetensors"), {.scale = c.get<double>("lora")});
     if (c.contains("word")) add_textual_inversion(pipe, load_textual_inversion(golden_folder + "/word.safetensors"));
-    const auto out = pipe.generate(c.get<std::string>("prompt"), options_of(c));
+    Options options = options_of(c);
+    ControlNet<float> net;
+    if (c.contains("control")) {
+      net = ControlNet<float>(read_control_net_config(Json::read(golden_folder + "/control_net/config.json")));
+      tiny::draw(net, 7);
+      options.controls.push_back({&net, tiny::picture(20, 31), {.scale = c.get<double>("control.0"), .guess = c.get<bool>("control.1")}});
+    }
+    const auto out = pipe.generate(c.get<std::string>("prompt"), options);
     CHECK(golden::error(out.latents, finals.load<double>(std::to_string(n))) < 20 * c.get<double>("distance"));
     const auto picture = std::to_string(n) + ".image";
     if (!finals.contains(picture)) continue;
@@ -150,6 +157,70 @@ TEST_CASE("checkpoints that are none, or not whole") {
   REQUIRE_THROWS_WITH(load(copy), contains("found FluxPipeline"));
 }
 
+TEST_CASE("what diffusers' pipelines of this family do not read of an autoencoder changes nothing") {
+  const std::string copy = models().scratch / "shifted";
+  std::filesystem::copy(models().folder("sd1"), copy, std::filesystem::copy_options::recursive);
+  auto config = Json::read(copy + "/vae/config.json").value();
+  config.update({{"shift_factor", 0.3}, {"latents_mean", {0.1, -0.2, 0.3, 0.4}}, {"latents_std", {0.9, 1.1, 1.3, 0.7}}});
+  save_json(copy + "/vae/config.json", config);
+  const Options options{.steps = 2, .seed = 3, .image = tiny::picture(16, 24)};
+  const auto plain = StableDiffusion<float>::load(models().folder("sd1")).generate("a red apple", options);
+  const auto shifted = StableDiffusion<float>::load(copy).generate("a red apple", options);
+  CHECK(shifted.latents == plain.latents);
+  CHECK(shifted.image == plain.image);
+}
+
+TEST_CASE("XL's inpainting encodes without the latents' mean and standard deviation, as diffusers'") {
+  const std::string moved = models().scratch / "moved-latents";
+  std::filesystem::copy(models().folder("sdxl"), moved, std::filesystem::copy_options::recursive);
+  auto config = Json::read(moved + "/vae/config.json").value();
+  config.update({{"latents_mean", {0.1, -0.2, 0.3, 0.4}}, {"latents_std", {0.9, 1.1, 1.3, 0.7}}});
+  save_json(moved + "/vae/config.json", config);
+  Options options{.steps = 2, .seed = 5, .width = 24, .height = 16, .image = tiny::picture(16, 24), .mask = Image(16, 24, 1)};  // nothing is painted anew
+  const auto run = [&](const std::string& folder) { return StableDiffusion<float>::load(folder).generate("a red apple", options).latents; };
+  CHECK(run(moved) == run(models().folder("sdxl")));
+  options.mask.reset();
+  options.strength = 0.8;
+  CHECK_FALSE(run(moved) == run(models().folder("sdxl")));
+}
+
+TEST_CASE("a picture that a ControlNet guides has the size of what it reads") {
+  const auto pipe = StableDiffusion<float>::load(models().folder("sd1"));
+  ControlNet<float> net(read_control_net_config(Json::read(golden_folder + "/control_net/config.json")));
+  tiny::draw(net, 7);
+  Options options{.steps = 1, .controls = {{&net, tiny::picture(32, 25), {}}}};
+  const Image image = pipe("a red apple", options);
+  CHECK(image.width == 24);
+  CHECK(image.height == 32);
+  options.width = options.height = 16;
+  CHECK(pipe("a red apple", options).width == 16);
+}
+
+TEST_CASE("a scheduler's outdated options are mended as diffusers' pipelines mend them") {
+  const std::string copy = models().scratch / "outdated", path = copy + "/scheduler/scheduler_config.json";
+  std::filesystem::copy(models().folder("sd2"), copy, std::filesystem::copy_options::recursive);
+  const auto original = Json::read(path).value();
+  const Options options{.steps = 2, .seed = 3, .width = 24, .height = 16};
+  const auto latents = [&] { return StableDiffusion<float>::load(copy).generate("a red apple", options).latents; };
+  const auto expected = latents();
+  auto config = original;
+  config.update({{"steps_offset", 0}, {"clip_sample", true}});
+  save_json(path, config);
+  CHECK(latents() == expected);
+  config.erase("steps_offset"), config.erase("clip_sample");
+  save_json(path, config);
+  CHECK(latents() == expected);
+  // another scheduler keeps its own defaults for what the file does not say
+  const auto choice = StableDiffusion<float>::load(copy).scheduler;
+  CHECK(!choice.for_run("ddpm").clip_sample);
+  CHECK(choice.for_run("ddim").clip_sample == false);
+  SchedulerChoice pndm{"pndm", {.skip_prk_steps = false}};
+  mend_outdated(pndm, "StableDiffusionXLInpaintPipeline");
+  CHECK(pndm.config.skip_prk_steps == false);
+  mend_outdated(pndm, "StableDiffusionInpaintPipeline");
+  CHECK(pndm.config.skip_prk_steps == true);
+}
+
 TEST_CASE("options that do not go together") {
   const auto pipe = StableDiffusion<float>::load(models().folder("sd1"));
   const auto refused = [&](const Options& options, const std::string& text) { REQUIRE_THROWS_WITH(pipe.generate("a", options), contains(text)); };
@@ -159,7 +230,8 @@ TEST_CASE("options that do not go together") {
   refused({.image = Image(16, 24, 4)}, "expected an RGB picture");
   refused({.steps = 2, .latents = Tensor<float>({1, 4, 3, 3})}, "expected latents of shape [1, 4, 12, 12]");
   refused({.prompt = {.clip_skip = 4}}, "clip skip of 4 leaves nothing of 3 layers");
-  refused({.steps = 2, .image = tiny::picture(16, 24), .strength = 0.1}, "leaves none of 2 steps");
+  refused({.steps = 2, .scheduler = "ddim", .image = tiny::picture(16, 24), .strength = 0.1}, "leaves none of 2 steps");
+  refused({.steps = 2, .image = tiny::picture(16, 24), .mask = tiny::mask(16, 24), .strength = 0.1}, "leaves none of 2 steps");
   REQUIRE_THROWS_WITH(pipe("a", {.steps = 1, .count = 2}), contains("`images` makes several"));
   const auto inpainting = StableDiffusion<float>::load(models().folder("inpaint"));
   REQUIRE_THROWS_WITH(inpainting("a", {.steps = 1}), contains("it needs a picture and a mask"));

@@ -90,6 +90,7 @@ DiffusionComponents<T> load_folder(const std::string& path, const DiffusionLoadO
   DiffusionComponents<T> out;
   out.latent_consistency = index.class_name.starts_with("Latent");
   out.scheduler = read_scheduler_choice(path);
+  mend_outdated(out.scheduler, index.class_name);
   Conditioner<T>& text = out.conditioner;
   text.text_encoder = load_text_encoder<T>(path + "/text_encoder", options.weights);
   const auto tokenizer = [&](const std::string& folder, const TextEncoder<T>& tower) {
@@ -160,6 +161,8 @@ template <class T>
 DiffusionComponents<T> load_components(const std::string& path, const DiffusionLoadOptions& options = {}) {
   DiffusionComponents<T> out = detail::is_folder(path) ? detail::load_folder<T>(path, options) : detail::load_single_file<T>(path, options);
   detail::check_widths(path, out);
+  out.vae.config.shift_factor = 0;  // diffusers' pipelines of Stable Diffusion do not read it
+  if (out.family != DiffusionFamily::sdxl) out.vae.config.latents_mean.clear(), out.vae.config.latents_std.clear();  // XL alone reads them
   return out;
 }
 

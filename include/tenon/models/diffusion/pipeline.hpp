@@ -39,6 +39,7 @@ struct DenoisingOptions {
   double guidance_rescale = 0;
   double eta = 0;                               ///< DDIM, TCD; diffusers' pipelines give 0 to both
   double strength = 0.8;                        ///< image to image: the share of the steps that is run
+  bool distilled = false;                       ///< image to image: all steps are run, from the share `strength` of LCM's or TCD's timesteps
   std::optional<Tensor<T>> latents = {};        ///< unit noise in the place of the generator's
 };
 
@@ -56,13 +57,13 @@ Tensor<T> first_noise(const Shape& shape, Generator& generator, const DenoisingO
   check<ShapeError>(options.latents->shape() == shape, "denoise", "expected latents of shape ", shape, ", got ", options.latents->shape());
   return *options.latents;
 }
-/// Sets the place where a run of this strength begins.
+/// Sets the place where a run of this strength begins, `least` steps or more before the end. PNDM has one more than `steps`.
 template <class T>
-void begin_at(Denoising<T>& state, const DenoisingOptions<T>& options) {
+void begin_at(Denoising<T>& state, const DenoisingOptions<T>& options, Index least) {
   check(options.strength >= 0 && options.strength <= 1, "denoise", "expected a strength in [0, 1], got ", options.strength);
   const auto run = std::min(static_cast<Index>(static_cast<double>(options.steps) * options.strength), options.steps);
-  check(run >= 1, "denoise", "a strength of ", options.strength, " leaves none of ", options.steps, " steps");
   state.step = (options.steps - run) * state.scheduler->order();
+  check(run >= least && !state.done(), "denoise", "a strength of ", options.strength, " leaves none of ", options.steps, " steps");
   state.scheduler->set_begin_index(state.step);
 }
 
@@ -81,7 +82,8 @@ Denoising<T> text_to_image(AnyScheduler<T> scheduler, const Shape& shape, Genera
 template <class T>
 Denoising<T> image_to_image(AnyScheduler<T> scheduler, const Tensor<T>& picture, Generator generator, const DenoisingOptions<T>& options = {}) {
   auto state = detail::begin_denoising(std::move(scheduler), generator, options);
-  detail::begin_at(state, options);
+  if (options.distilled) state.scheduler->set_timesteps(options.steps, options.strength);
+  else detail::begin_at(state, options, 0);
   const Tensor<T> noise = detail::first_noise(picture.shape(), state.generator, options);
   state.latents = state.scheduler->add_noise(picture, noise, state.scheduler->timesteps().subspan(static_cast<std::size_t>(state.step), 1));
   return state;
@@ -93,7 +95,7 @@ Denoising<T> inpaint(AnyScheduler<T> scheduler, const Tensor<T>& picture, const 
                      const DenoisingOptions<T>& options = {}) {
   check<ShapeError>(mask.shape() == picture.shape(), "inpaint", "expected a mask of shape ", picture.shape(), ", got ", mask.shape());
   auto state = detail::begin_denoising(std::move(scheduler), generator, options);
-  detail::begin_at(state, options);
+  detail::begin_at(state, options, 1);
   const Tensor<T> noise = detail::first_noise(picture.shape(), state.generator, options);
   const auto first = state.scheduler->timesteps().subspan(static_cast<std::size_t>(state.step), 1);
   state.latents = options.strength == 1 || options.latents

@@ -57,7 +57,25 @@ inline PipelineIndex read_pipeline_index(const std::string& folder) {
 struct SchedulerChoice {
   std::string name;
   SchedulerConfig config;
+  SchedulerConfig own = {};  ///< for what `config` leaves open where the scheduler named here runs, and no other
+
+  /// The options for a run with the scheduler `which`.
+  SchedulerConfig for_run(std::string_view which) const { return which == name ? with_defaults(config, own) : config; }
 };
+
+/// Outdated options as diffusers' pipelines of Stable Diffusion 1 and 2 mend them when they are made: steps_offset is 1, and
+/// clip_sample false; for inpainting skip_prk_steps true instead.
+inline void mend_outdated(SchedulerChoice& choice, std::string_view pipeline_class) {
+  const auto mend = [&](auto SchedulerConfig::* option, auto value) {
+    if (choice.config.*option) choice.config.*option = value;
+    choice.own.*option = value;
+  };
+  const bool inpainting = pipeline_class == "StableDiffusionInpaintPipeline";
+  if (!inpainting && pipeline_class != "StableDiffusionPipeline" && pipeline_class != "StableDiffusionImg2ImgPipeline") return;
+  mend(&SchedulerConfig::steps_offset, Index{1});
+  if (inpainting) mend(&SchedulerConfig::skip_prk_steps, true);
+  else mend(&SchedulerConfig::clip_sample, false);
+}
 
 /// A folder's scheduler/scheduler_config.json. A class that tenon does not have leaves the name empty: then one must be named.
 /// Throws FileError.

@@ -37,7 +37,7 @@ struct GenerationOptions {
   double eta = 0;                                    ///< DDIM and TCD
   std::uint64_t seed = 0;                            ///< of torch's CPU generator
   std::optional<std::string> negative_prompt = {};
-  Index width = 0, height = 0;                       ///< 0: what the model was trained on; image to image: the picture's
+  Index width = 0, height = 0;                       ///< 0: what the model was trained on; image to image: the picture's; text to image with controls: the first one's
   Index count = 1;                                   ///< pictures of the seeds seed, seed + 1, ..., for `images`
   std::string scheduler = {};                        ///< a name of `scheduler_names()`; empty: the checkpoint's own
   PromptOptions prompt = {};
@@ -121,8 +121,8 @@ struct StableDiffusion {
     out.metadata = metadata(prompt, options, plan);
     out.finished = options.on_step ? denoise(state, predict, options.on_step) : denoise(state, predict, [](const Denoising<T>&) { return true; });
     out.latents = std::move(state.latents);
-    trim_memory(std::size_t{64} << 20);  // the U-Net's blocks are of no use to the autoencoder
     if (out.finished) out.image = decode(out.latents);
+    trim_memory(std::size_t{64} << 20);  // the autoencoder's blocks are of no use to the U-Net
     return out;
   }
 
@@ -168,7 +168,14 @@ struct StableDiffusion {
       const auto times = Tensor<float>::of({t});
       UnetConditions<T> conditions = n == 1 ? alone : pair;
       for (const auto& [net, picture, pictures, options] : controls) {
-        auto residuals = (*net)(x, times, conditions, n == 1 ? picture : pictures, options);
+        // in guess mode the negative prompt goes without control
+        const bool half = n > 1 && (options.guess || net->config.global_pool_conditions);
+        auto residuals = half ? (*net)(slice(x, 0, 1, 2), times, alone, picture, options) : (*net)(x, times, conditions, n == 1 ? picture : pictures, options);
+        const auto with_none = [](const Var<T>& y) { return concat({Var<T>(Tensor<T>(y.shape())), y}, 0); };
+        if (half) {
+          for (auto& y : residuals.down) y = with_none(y);
+          residuals.mid = with_none(*residuals.mid);
+        }
         conditions.control = conditions.control ? *conditions.control + residuals : std::move(residuals);
       }
       if (extra) {
@@ -186,12 +193,10 @@ struct StableDiffusion {
     check(c.in_channels == 4 || p.nine_channels, "stable_diffusion", "expected a U-Net of 4 or 9 channels, found ", c.in_channels);
     check(!o.mask || o.image, "stable_diffusion", "a mask needs the picture that it is for");
     check(o.mask || !p.nine_channels, "stable_diffusion", "this checkpoint is for inpainting: it needs a picture and a mask");
-    const bool keeps_size = o.image && !o.mask;
-    const auto side = [&](Index asked, Index pictured) {
-      return asked != 0 ? asked : keeps_size ? pictured - pictured % scale() : c.sample_size * scale();
-    };
-    p.width = side(o.width, o.image ? o.image->width : 0);
-    p.height = side(o.height, o.image ? o.image->height : 0);
+    const Image* const like = o.mask ? nullptr : o.image ? &*o.image : !o.controls.empty() ? &o.controls.front().image : nullptr;
+    const auto side = [&](Index asked, Index Image::* of) { return asked != 0 ? asked : like != nullptr ? like->*of - like->*of % scale() : c.sample_size * scale(); };
+    p.width = side(o.width, &Image::width);
+    p.height = side(o.height, &Image::height);
     check<ShapeError>(o.width % 8 == 0 && o.height % 8 == 0 && o.width >= 0 && o.height >= 0, "stable_diffusion",
                       "expected a width and a height that are multiples of 8, got ", o.width, " x ", o.height);
     check<ShapeError>(p.width >= scale() && p.height >= scale() && p.width % scale() == 0 && p.height % scale() == 0, "stable_diffusion",
@@ -267,13 +272,18 @@ struct StableDiffusion {
     run.eta = o.eta;
     run.strength = plan.strength;
     run.latents = o.latents;
-    AnyScheduler<T> steps = make_scheduler<T>(plan.scheduler, scheduler.config);
+    AnyScheduler<T> steps = make_scheduler<T>(plan.scheduler, scheduler.for_run(plan.scheduler));
     Generator generator(o.seed);
     if (!o.image) return text_to_image(std::move(steps), plan.latents, generator, run);
     const Tensor<T> pixels = picture_values<T>(*o.image, plan.height, plan.width);
-    const auto encode = [&](const Tensor<T>& values, Generator& from) { return channels_first(vae.scale_latents(vae.encode(Var<T>(values), tiling).sample(from)).value()); };
+    const auto encode = [&](const Tensor<T>& values, Generator& from) {
+      const Var<T> z = vae.encode(Var<T>(values), tiling).sample(from);
+      // diffusers' inpainting reads latents_mean and latents_std in decoding alone
+      return channels_first((o.mask ? z * static_cast<T>(vae.config.scaling_factor) : vae.scale_latents(z)).value());
+    };
     if (!o.mask) {
       const Tensor<T> picture = encode(pixels, generator);
+      run.distilled = latent_consistency && plan.scheduler == "lcm";  // as LatentConsistencyModelImg2ImgPipeline
       return image_to_image(std::move(steps), picture, generator, run);
     }
     const Tensor<T> mask = mask_values<T>(*o.mask, plan.height, plan.width);

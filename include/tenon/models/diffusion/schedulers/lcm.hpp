@@ -18,8 +18,9 @@ class DistilledScheduler : public Scheduler<T> {
   }
 
   void plan(Index steps) override {
-    const Index original = *this->config_.original_inference_steps, stride = this->schedule_.steps() / original;
-    check(steps <= original, "scheduler", "expected at most original_inference_steps = ", original, " steps, got ", steps);
+    const Index stride = this->schedule_.steps() / *this->config_.original_inference_steps;
+    const auto original = static_cast<Index>(static_cast<double>(*this->config_.original_inference_steps) * this->strength_);
+    check(steps <= original, "scheduler", "expected at most original_inference_steps * strength = ", original, " steps, got ", steps);
     const double skip = static_cast<double>(original) / static_cast<double>(steps);
     for (Index i = 0; i < steps; ++i) {
       const auto skipped = static_cast<Index>(std::floor(static_cast<double>(i) * skip));

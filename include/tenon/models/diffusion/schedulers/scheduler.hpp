@@ -40,11 +40,13 @@ class Scheduler {
   /// All options, absent ones filled in.
   const SchedulerConfig& config() const { return config_; }
   const NoiseSchedule& schedule() const { return schedule_; }
-  /// Chooses the timesteps of a run of `steps` steps and forgets every step taken. Throws Error when it cannot be done in so
-  /// few or many.
-  void set_timesteps(Index steps) {
+  /// Chooses the timesteps of a run of `steps` steps and forgets every step taken. LCM and TCD take them from the lower share
+  /// `strength` of the distillation's; others take no notice of it. Throws Error when it cannot be done in so few or many.
+  void set_timesteps(Index steps, double strength = 1) {
     check(steps >= 1 && steps <= schedule_.steps(), "scheduler", "expected 1 to ", schedule_.steps(), " steps, got ", steps);
+    check(strength >= 0 && strength <= 1, "scheduler", "expected a strength in [0, 1], got ", strength);
     steps_ = steps;
+    strength_ = strength;
     step_index_.reset();
     begin_index_.reset();
     timesteps_.clear();
@@ -173,8 +175,9 @@ class Scheduler {
   Tensor<T> predict_original(const Tensor<T>& model_output, const Tensor<T>& sample, Single alpha, Single sigma) const {
     switch (*config_.prediction_type) {
       case PredictionType::epsilon: {
-        const double scale = 1 / static_cast<double>(alpha);
-        return combine<T>({{scale, sample}, {-static_cast<double>(sigma) * scale, model_output}});
+        Tensor<T> out = combine<T>({{1.0, sample}, {-sigma, model_output}});
+        for (T& x : out) x /= static_cast<T>(alpha.value);  // infinite where alpha is 0, and then clipped
+        return out;
       }
       case PredictionType::v_prediction: return combine<T>({{alpha, sample}, {-sigma, model_output}});
       case PredictionType::sample: break;
@@ -223,6 +226,7 @@ class Scheduler {
   NoiseSchedule schedule_;
   std::vector<float> timesteps_, sigmas_;
   Index steps_ = 0;
+  double strength_ = 1;
   std::optional<Index> step_index_, begin_index_;
 };
 
