@@ -289,9 +289,11 @@ bool is_diffusion(const std::string& model) {
   return detail::exists(model) && open_checkpoint(model).contains("model.diffusion_model.input_blocks.0.0.weight");
 }
 
+const char* name_of_dtype(const std::string& dtype) { return dtype == "bf16" ? "bfloat16" : dtype == "int8" ? "int8" : "float32"; }
+
 void run(DiffusionTuneOptions o, int threads) {
   const ThreadScope scope(threads);
-  print_first_line("finetune", o.dtype == "bf16" ? "bfloat16" : o.dtype == "int8" ? "int8" : "float32");
+  print_first_line("finetune", name_of_dtype(o.dtype));
   check(std::find(style_names.begin(), style_names.end(), o.style) != style_names.end(), "finetune", "--style: expected one of plain, line-art, neon, got ", o.style);
   if (o.method == "ia3" || o.method == "adapter" || o.method == "prefix") o.format = "peft";  // the others have no place for it
   const bool folder = o.whole() ? std::filesystem::is_directory(o.model) : o.method != "intrinsic" && o.format == "peft";
@@ -300,10 +302,11 @@ void run(DiffusionTuneOptions o, int threads) {
   DiffusionTuning(std::move(o)).run();
 }
 
-void run(PairTuneOptions o, int threads) {
+void run(const PairTuneOptions& o, int threads) {
   const ThreadScope scope(threads);
-  print_first_line("finetune", "float32");
-  PairTuning(std::move(o)).run();
+  o.check_together();
+  print_first_line("finetune", name_of_dtype(o.dtype));
+  PairTuning(o).run();
 }
 
 /// A file of options by their long names, each of which must exist.
@@ -355,6 +358,7 @@ int main(int argc, char** argv) {
   app.add_option("--lr", o.learning_rate, "Highest learning rate (default: by method and model)");
   app.add_option("--lr-schedule", d.schedule, "constant, linear or cosine, after the warm-up")->capture_default_str()->check(CLI::IsMember({"constant", "linear", "cosine"}));
   app.add_option("--warmup", d.warmup, "Steps in which the learning rate rises")->capture_default_str()->check(CLI::NonNegativeNumber);
+  app.add_option("--dtype", d.dtype, "How the frozen weights are multiplied: f32, bf16 or int8")->capture_default_str()->check(CLI::IsMember({"f32", "bf16", "int8"}));
   app.add_option("--seed", o.seed, "First seed")->capture_default_str();
   app.add_option("--threads", o.threads, "Threads (0: all available)")->capture_default_str();
   app.add_flag("--resume", o.resume, "Go on with an interrupted run");
@@ -368,6 +372,12 @@ int main(int argc, char** argv) {
   app.add_flag("--development", o.development, "Hold out training characters instead: for choosing settings without looking at the test")->group(clip);
   app.add_option("--seeds", o.seeds, "Runs, with seeds s, s + 1, ...")->capture_default_str()->check(CLI::PositiveNumber)->group(clip);
   app.add_option("--validation", p.validation, "Share of the pictures with captions that is held out, to measure on")->capture_default_str()->check(CLI::Range(0.0, 0.5))->group(clip);
+  app.add_option("--micro-batch", p.micro_batch, "Less memory for a third more time: pictures with captions that go through the towers at a time, the gradient that of all of --batch (default: all)")
+      ->check(CLI::PositiveNumber)->group(clip);
+  app.add_flag("--from-scratch", p.from_scratch, "Pictures with captions: random weights in the shape of --model, for --method full")->group(clip);
+  app.add_option("--shifted", p.shifted, "Measure there too: the held-out pictures with captions in grey, blur, noise or rotation, or a folder of others (repeatable)")->group(clip);
+  app.add_option("--interpolate", p.interpolate, "Pictures with captions: also measure and write the weights between before (0) and after (1), such as 0.5 (repeatable)")
+      ->check(CLI::Range(0.0, 1.0))->group(clip);
   app.add_option("--style", d.style, "Of the emoji: plain, line-art (Symbola's drawings) or neon")->capture_default_str()->check(CLI::IsMember(style_names))->group(diffusion);
   app.add_flag("--buckets", d.buckets, "Pictures keep their aspect ratio, within the area of --resolution; a batch has pictures of one size")->group(diffusion);
   app.add_flag("--shuffle-captions", d.shuffle_captions, "The parts of a caption between commas come in random order, the trigger first")->group(diffusion);
@@ -379,7 +389,6 @@ int main(int argc, char** argv) {
   app.add_option("--conv-alpha", d.conv_alpha, "Its alpha (default: its rank)")->group(diffusion);
   app.add_option("--grad-accum", d.accumulate, "Batches to a step")->capture_default_str()->check(CLI::PositiveNumber)->group(diffusion);
   app.add_flag("--checkpointing", d.checkpointing, "Less memory for a third more time: backward computes the U-Net's layers again")->group(diffusion);
-  app.add_option("--dtype", d.dtype, "How the frozen weights are multiplied: f32, bf16 or int8")->capture_default_str()->check(CLI::IsMember({"f32", "bf16", "int8"}))->group(diffusion);
   app.add_flag("--narrow-saved", d.narrow_saved, "Less memory for less exact gradients: what backward needs is kept in bfloat16")->group(diffusion);
   app.add_option("--text-lr", d.text_learning_rate, "Highest learning rate of the text towers (default: as --lr)")->check(CLI::PositiveNumber)->group(diffusion);
   app.add_option("--min-snr", d.snr_gamma, "Gamma of the weights by signal and noise (0: none)")->capture_default_str()->check(CLI::NonNegativeNumber)->group(diffusion);
@@ -405,7 +414,7 @@ int main(int argc, char** argv) {
     const bool fits = tunes_diffusion ? parts != "vision" : parts != "unet" && (!emoji || parts == "vision");
     check(parts.empty() || fits, "finetune", "--train: expected ", known, ", got ", parts);
     if (!tunes_diffusion && emoji) {
-      refuse({"--trigger", "--epochs", "--repeats", "--lr-schedule", "--warmup", "--validation"}, ", a CLIP on the emoji");
+      refuse({"--trigger", "--epochs", "--repeats", "--lr-schedule", "--warmup", "--dtype", "--validation", "--micro-batch", "--from-scratch", "--shifted", "--interpolate"}, ", a CLIP on the emoji");
       if (o.out.empty()) o.out = "line-art-" + o.method;
       run(o);
       return;
@@ -417,8 +426,8 @@ int main(int argc, char** argv) {
       if (app.count("--steps") == 0) p.steps = 300;
       if (app.count("--batch") == 0) p.batch = 32;
       p.model = o.model, p.data = o.data, p.out = o.out.empty() ? "tuned" : o.out, p.json = o.json, p.seed = o.seed, p.resume = o.resume;
-      p.trigger = d.trigger, p.schedule = d.schedule, p.epochs = d.epochs, p.repeats = d.repeats, p.warmup = d.warmup;
-      run(std::move(p), o.threads);
+      p.trigger = d.trigger, p.dtype = d.dtype, p.schedule = d.schedule, p.epochs = d.epochs, p.repeats = d.repeats, p.warmup = d.warmup;
+      run(p, o.threads);
       return;
     }
     if (!parts.empty()) d.train = parts;

@@ -38,12 +38,9 @@ struct Shift {
 std::vector<Shift> shifts_of(const EmojiSet& set, std::uint64_t seed) {
   const auto all = set.split(true), drawn = set.split(true, true);
   Generator generator(seed);
-  return {{"colour", set.colour, all},
-          {"line art", set.line_art, drawn},
-          {"grey", in_grey(set.colour), all},
-          {"blur", blurred(set.colour, 2.0), all},
-          {"noise", with_noise(set.colour, 0.2, generator), all},
-          {"rotation", rotated(set.colour, 45), all}};
+  std::vector<Shift> out{{"colour", set.colour, all}, {"line art", set.line_art, drawn}};
+  for (const auto& name : shift_names) out.push_back({name, shifted(set.colour, name, generator), all});
+  return out;
 }
 
 /// A tower of CLIP's size with two linear heads, from labels alone: CLIP's own recipe of augmentation, patch dropout and averaging.

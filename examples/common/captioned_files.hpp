@@ -1,23 +1,57 @@
 #pragma once
 // Files of pictures with captions as CLIP's input, read when they are needed.
+#include <iostream>
+#include <numeric>
+#include <optional>
+#include <set>
+
 #include <tenon/models/clip/preprocess.hpp>
 
 #include "captioned_pictures.hpp"
+#include "progress.hpp"
 
 namespace tenon::examples {
 
+/// Progress that is shown only of what takes more than a second.
+class LateProgress {
+ public:
+  LateProgress(std::string name, Index total) : name_(std::move(name)), total_(total) {}
+  void add(Index n) {
+    done_ += n;
+    if (!shown_ && done_ < total_ && std::chrono::steady_clock::now() - start_ > std::chrono::seconds(1)) shown_.emplace(name_, total_, done_);
+    if (shown_) shown_->update(done_);
+  }
+
+ private:
+  std::string name_;
+  Index total_, done_ = 0;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::optional<Progress> shown_;
+};
+
 class CaptionedFiles {
  public:
-  /// The pictures in a folder and their captions (see captions_of). Throws FileError on fewer than 4, and on any that cannot be read.
-  CaptionedFiles(const std::string& folder, const std::string& trigger, const ClipImageProcessor& processor) : processor_(processor), files_(pictures_in(folder)) {
-    check<FileError>(files_.size() >= 4, "pictures", folder, ": expected at least 4 pictures with captions, found ", files_.size());
+  /// The pictures in a folder and their captions (see captions_of). All are read once: those that cannot be are left out, with a line on
+  /// stderr for each. Throws FileError on fewer than 4 that can, on one without a caption, and when all captions are the same.
+  CaptionedFiles(const std::string& folder, const std::string& trigger, const ClipImageProcessor& processor) : processor_(processor) {
     const auto metadata = read_metadata(folder);
-    std::vector<Index> all;
-    for (const auto& file : files_) {
-      all.push_back(static_cast<Index>(all.size()));
-      captions_.push_back(captions_of(file, folder, metadata, trigger));
+    const auto found = pictures_in(folder);
+    std::vector<std::vector<std::string>> captions;
+    std::set<std::string> different;
+    for (const auto& file : found) {
+      captions.push_back(captions_of(file, folder, metadata, trigger));
+      different.insert(captions.back().begin(), captions.back().end());
     }
-    for_each_part(all, [&](std::span<const Index> ids) { values(ids); });  // a broken one is found before the first step
+    const auto errors = errors_of(found);
+    for (std::size_t i = 0; i < found.size(); ++i)
+      if (errors[i].empty()) files_.push_back(found[i]), captions_.push_back(std::move(captions[i]));
+    const auto left_out = found.size() - files_.size();
+    check<FileError>(files_.size() >= 4, "pictures", folder, ": expected at least 4 pictures with captions, found ", files_.size(),
+                     left_out > 0 ? join_text(" beside ", left_out, " that cannot be read") : std::string());
+    check<FileError>(different.size() > 1, "pictures", folder, ": expected captions that tell the pictures apart, found '", *different.begin(), "' for all");
+    for (const auto& error : errors)
+      if (!error.empty()) std::cerr << error << '\n';
+    if (left_out > 0) std::cerr << left_out << " of " << found.size() << " pictures could not be read and were left out\n";
   }
   Index size() const { return static_cast<Index>(files_.size()); }
 
@@ -66,6 +100,26 @@ class CaptionedFiles {
   }
 
  private:
+  /// What is wrong with each file; nothing where it can be read.
+  static std::vector<std::string> errors_of(const std::vector<std::string>& files) {
+    std::vector<std::string> errors(files.size());
+    LateProgress progress("pictures", static_cast<Index>(files.size()));
+    std::vector<Index> all(files.size());
+    std::iota(all.begin(), all.end(), Index{0});
+    for_each_part(all, [&](std::span<const Index> ids) {
+      parallel_for(static_cast<Index>(ids.size()), [&](Index i) {
+        const auto n = static_cast<std::size_t>(ids[static_cast<std::size_t>(i)]);
+        try {
+          load_image(files[n], {.on_white = true});
+        } catch (const std::exception& e) {
+          errors[n] = e.what();
+        }
+      });
+      progress.add(static_cast<Index>(ids.size()));
+    });
+    return errors;
+  }
+
   ClipImageProcessor processor_;
   std::vector<std::string> files_;
   std::vector<std::vector<std::string>> captions_;  // of each file at least one

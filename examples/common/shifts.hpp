@@ -3,6 +3,8 @@
 #include <cmath>
 #include <functional>
 #include <numbers>
+#include <string>
+#include <vector>
 
 #include <tenon/core/parallel.hpp>
 #include <tenon/core/random.hpp>
@@ -86,6 +88,18 @@ inline Tensor<float> rotated(const Tensor<float>& pictures, double degrees) {
         }
       }
   });
+}
+
+/// Names of `shifted`.
+inline const std::vector<std::string> shift_names{"grey", "blur", "noise", "rotation"};
+
+/// Pictures [N, H, W, 3] in 0..1 under one of them, as strong whatever their size.
+inline Tensor<float> shifted(const Tensor<float>& pictures, const std::string& name, Generator& generator) {
+  if (name == "grey") return in_grey(pictures);
+  if (name == "blur") return blurred(pictures, static_cast<double>(pictures.extent(1)) / 32);
+  if (name == "noise") return with_noise(pictures, 0.2, generator);
+  check(name == "rotation", "shifted", "expected grey, blur, noise or rotation, got ", name);
+  return rotated(pictures, 45);
 }
 
 }  // namespace tenon::examples

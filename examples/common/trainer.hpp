@@ -25,12 +25,17 @@ class Trainer {
   double step(const Var<float>& loss, double rate_factor, F&& constrain) {
     const double value = static_cast<double>(loss.item());
     backward(loss);
+    update(rate_factor, constrain);
+    return value;
+  }
+  /// The same from gradients that are there already.
+  template <class F>
+  void update(double rate_factor, F&& constrain) {
     if (!optimizer.step(rate_factor).skipped) {
       constrain();
       average.update();
     }
     ++steps_;
-    return value;
   }
   Index steps() const { return steps_; }
 

@@ -173,6 +173,38 @@ bad 'expected unet, text or both for a diffusion model, got vision' finetune --m
 bad 'is of no use to' finetune --data "$work/pairs" --seeds 2
 bad 'is of no use to' finetune --validation 0.2
 bad 'another folder than the model' finetune --data "$work/pairs" --model "$work/model" --out "$work/model"
+# its large batches in small memory, frozen weights in bfloat16, weights between before and after, shifted pictures
+losses() { grep -o '  loss [0-9.]*' "$work/err"; }
+rest="--validation 0.25 --steps 3 --batch 6 --warmup 0 --out $work/pairs_more"
+tune="--data $work/pairs $rest"
+good finetune $tune
+losses >"$work/losses"
+[ "$(wc -l <"$work/losses")" -eq 3 ] || fail "finetune: expected three losses"
+good finetune $tune --micro-batch 4
+[ "$(losses)" = "$(cat "$work/losses")" ] || fail "finetune --micro-batch: other losses"
+good finetune $tune --micro-batch 4 --dtype bf16
+good finetune $tune --method full --shifted blur --shifted "$work/pairs" --interpolate 0 --interpolate 0.5 --json "$work/pairs_more.json"
+holds "blur: text, top-1  *$work/pairs: text, top-1"
+[ "$(sed -n 's/^before *//p' "$work/out")" = "$(sed -n 's/^alpha-0.0 *//p' "$work/out")" ] || fail "finetune --interpolate 0: another row than before"
+for key in shifted alpha-0.5; do grep -q "\"$key\"" "$work/pairs_more.json" || fail "finetune --json: no $key"; done
+good embed --model "$work/pairs_more/alpha-0.5" --text "a picture" --json
+good finetune $tune --interpolate 0.5
+good embed --model "$work/pairs_more/alpha-0.5" --text "a picture" --json
+good finetune $tune --method full --from-scratch --micro-batch 2
+bad 'trains the weights themselves' finetune $tune --method full --dtype bf16
+bad 'interpolate: expected a method whose outcome are weights' finetune $tune --method prefix --interpolate 0.5
+bad 'expected --method full of both towers' finetune $tune --from-scratch
+bad 'expected grey, blur, noise, rotation or a folder of pictures with captions, got snow' finetune $tune --shifted snow
+bad 'is of no use to' finetune --micro-batch 4
+mkdir "$work/one_broken"
+cp "$work/pairs"/* "$work/one_broken"
+cp "$work/junk.png" "$work/one_broken/grey8.png"
+good finetune $rest --data "$work/one_broken"
+grep -q 'one_broken/grey8.png: expected a PNG' "$work/err" || fail "finetune: the broken picture is not named"
+grep -q '^1 of 8 pictures could not be read and were left out$' "$work/err" || fail "finetune: no word on the picture left out"
+rm "$work/one_broken"/*.txt
+bad 'expected a caption in' finetune $rest --data "$work/one_broken"
+bad "expected captions that tell the pictures apart, found 'sks' for all" finetune $rest --data "$work/one_broken" --trigger sks
 
 # text_to_image with the small model that ships
 good text_to_image --prompt "red apple" --steps 4 --out "$work/a.png" --threads 1

@@ -52,6 +52,19 @@ TEST_CASE("noise has its deviation and stays within 0..1") {
   for (const float v : with_noise(Tensor<float>({1, 8, 8, 3}), 1, generator)) REQUIRE((v >= 0 && v <= 1));
 }
 
+TEST_CASE("shifts by name") {
+  Generator generator(4);
+  Tensor<float> pictures({1, 64, 64, 3});
+  fill_uniform(pictures.span(), 0.0f, 1.0f, generator);
+  CHECK(shifted(pictures, "grey", generator) == in_grey(pictures));
+  CHECK(shifted(pictures, "blur", generator) == blurred(pictures, 2));
+  CHECK(shifted(pictures, "rotation", generator) == rotated(pictures, 45));
+  Generator one(5), other(5);
+  CHECK(shifted(pictures, "noise", one) == with_noise(pictures, 0.2, other));
+  for (const auto& name : shift_names) CHECK(shifted(pictures, name, generator).shape() == pictures.shape());
+  REQUIRE_THROWS_WITH(shifted(pictures, "snow", generator), contains("grey, blur, noise or rotation, got snow"));
+}
+
 TEST_CASE("bars are as high as their values") {
   const auto image = bars({.title = "t", .y = "%", .width = 320, .height = 240}, {"a", "b"}, {{"one", {10, 20}, {0, 5}}});
   const Colour blue{0, 114, 178};

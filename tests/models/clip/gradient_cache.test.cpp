@@ -4,6 +4,7 @@
 #include <tenon/models/clip/gradient_cache.hpp>
 #include <tenon/ops/create.hpp>
 #include <tenon/peft/lora.hpp>
+#include <tenon/peft/prefix.hpp>
 
 #include "catch.hpp"
 #include "golden.hpp"
@@ -106,6 +107,38 @@ TEMPLATE_TEST_CASE("contrastive_backward gives loss and gradients of the whole b
     auto half = expected;
     std::erase_if(half, [](const auto& entry) { return entry.first.starts_with("vi"); });
     check_same(gradients(clip), half, far);
+  }
+}
+
+TEST_CASE("contrastive_backward of another loss, through adapters") {
+  const Index n = 7;
+  const Batch<double> pairs = batch<double>(n);
+  Generator generator(3);
+  Clip<double> clip = load_clip<double>(folder);
+  SECTION("LoRA") { attach(clip, LoraConfig{.rank = 2, .targets = {"q_proj", "fc2", "patch_embedding"}}, generator); }
+  SECTION("prefix") { attach(clip, PrefixConfig{.length = 3, .targets = {"self_attn"}}, generator); }
+  for (const auto& ref : patch_params(clip)) ref.weight->update([&](Tensor<double>& value) { fill_normal(value.span(), 0.0, 0.5, generator); });
+  clip.logit_scale->set_trainable(true);
+  Tensor<bool> left_out({n, n});
+  left_out(2, 5) = left_out(6, 0) = true;
+  const auto loss_of = [&](const Var<double>& images, const Var<double>& texts) {
+    const Var<double> logits = matmul(images, texts, {.transpose_b = true}) * exp(clip.logit_scale->var());
+    return contrastive_loss(ClipOutput<double>{images, texts, where(left_out, Var<double>(Tensor<double>::scalar(-1e4)), logits)});
+  };
+  const auto output = clip(pairs.pictures, pairs.ids);
+  const auto plain = loss_of(output.image_embeds, output.text_embeds);
+  CHECK(plain.item() != Approx(contrastive_loss(output).item()));
+  backward(plain);
+  const auto expected = gradients(clip);
+  REQUIRE(expected.contains("logit_scale"));
+  CHECK(expected.size() == patch_params(clip).size() + 1);
+  for (const Index micro_batch : {2, 7}) {
+    INFO(micro_batch);
+    const double loss = contrastive_backward(
+        clip, n, micro_batch, [&](Index begin, Index end) { return copy(pairs.pictures.view().sliced(0, begin, end)); },
+        [&](Index begin, Index end) { return copy(pairs.ids.view().sliced(0, begin, end)); }, loss_of);
+    CHECK(loss == Approx(plain.item()).epsilon(1e-12));
+    check_same(gradients(clip), expected, 1e-12);
   }
 }
 

@@ -54,44 +54,71 @@ class CachedFeatures {
   Var<T> features_;
 };
 
+/// Features of length 1 of n pairs, made a micro-batch at a time; `differentiate(images, texts)` adds the loss's gradients to them, leaves
+/// [n, E], and returns the loss; they flow on into the towers.
+template <class T, class Pictures, class Ids, class Differentiate>
+T cached_backward(const Clip<T>& clip, Index n, Index micro_batch, Pictures& pictures, Ids& ids, Differentiate&& differentiate) {
+  const CachedFeatures<T, std::function<Var<T>(Index, Index)>> images(
+      n, micro_batch, [&](Index begin, Index end) { return l2_normalize(clip.image_features(Var<T>(pictures(begin, end)))); });
+  const CachedFeatures<T, std::function<Var<T>(Index, Index)>> texts(
+      n, micro_batch, [&](Index begin, Index end) { return l2_normalize(clip.text_features(ids(begin, end))); });
+  const double loss = differentiate(images.features(), texts.features());
+  const bool image_side = images.backward(), text_side = texts.backward();
+  check<GraphError>(image_side || text_side || clip.logit_scale->trainable(), "contrastive_backward", "nothing in the model is trainable");
+  return static_cast<T>(loss);
+}
+
+inline void check_micro_batch(Index n, Index micro_batch) {
+  check(n > 0 && micro_batch > 0, "contrastive_backward", "expected at least one pair and a micro-batch of at least 1, got ", n, " and ", micro_batch);
+}
+
 }  // namespace detail
 
-/// The contrastive loss over n pairs, its gradients added to the trainable parameters, as
-/// `backward(contrastive_loss(clip(pictures, ids)))` does, with the memory of `micro_batch` pairs and of the features.
+/// A loss over n pairs, its gradients added to the trainable parameters, with the memory of `micro_batch` pairs and of the features.
+/// `loss(images, texts)` gives a scalar of features [n, E] of length 1; it may use logit_scale.
 /// `pictures(begin, end)` gives Tensor<T> [end - begin, H, W, 3], normalised; `ids(begin, end)` gives Tensor<std::int32_t>
 /// [end - begin, L], and L may differ from part to part. Both are asked twice for the same part and must answer the same.
 /// Dropout drops the same elements both times. Throws ShapeError on a part of another size, GraphError when nothing is trainable.
+template <class T, class Pictures, class Ids, class Loss>
+  requires std::invocable<Pictures&, Index, Index> && std::invocable<Ids&, Index, Index> && std::invocable<Loss&, const Var<T>&, const Var<T>&>
+T contrastive_backward(const Clip<T>& clip, Index n, Index micro_batch, Pictures&& pictures, Ids&& ids, Loss&& loss) {
+  detail::check_micro_batch(n, micro_batch);
+  const auto differentiate = [&](const Var<T>& images, const Var<T>& texts) {
+    const Var<T> value = loss(images, texts);
+    backward(value);
+    return static_cast<double>(value.item());
+  };
+  if (n <= micro_batch)
+    return static_cast<T>(differentiate(l2_normalize(clip.image_features(Var<T>(pictures(Index{0}, n)))), l2_normalize(clip.text_features(ids(Index{0}, n)))));
+  return detail::cached_backward(clip, n, micro_batch, pictures, ids, differentiate);
+}
+/// The same of the contrastive loss, as `backward(contrastive_loss(clip(pictures, ids)))` does.
 template <class T, class Pictures, class Ids>
   requires std::invocable<Pictures&, Index, Index> && std::invocable<Ids&, Index, Index>
 T contrastive_backward(const Clip<T>& clip, Index n, Index micro_batch, Pictures&& pictures, Ids&& ids) {
-  check(n > 0 && micro_batch > 0, "contrastive_backward", "expected at least one pair and a micro-batch of at least 1, got ", n, " and ", micro_batch);
+  detail::check_micro_batch(n, micro_batch);
   if (n <= micro_batch) {
     const Var<T> loss = contrastive_loss(clip(Var<T>(pictures(Index{0}, n)), ids(Index{0}, n)));
     backward(loss);
     return loss.item();
   }
-  const detail::CachedFeatures<T, std::function<Var<T>(Index, Index)>> images(
-      n, micro_batch, [&](Index begin, Index end) { return l2_normalize(clip.image_features(Var<T>(pictures(begin, end)))); });
-  const detail::CachedFeatures<T, std::function<Var<T>(Index, Index)>> texts(
-      n, micro_batch, [&](Index begin, Index end) { return l2_normalize(clip.text_features(ids(begin, end))); });
-
-  double loss = 0;
-  for (Index begin = 0; begin < n; begin += micro_batch) {  // a part of the rows and the same part of the columns at a time
-    const Index end = std::min(n, begin + micro_batch);
-    auto targets = Tensor<std::int32_t>::uninitialized({end - begin});
-    for (Index i = begin; i < end; ++i) targets.data()[i - begin] = static_cast<std::int32_t>(i);
-    const Var<T> scale = exp(clip.logit_scale->var());
-    const auto side = [&](const Var<T>& from, const Var<T>& to) {
-      return cross_entropy(matmul(slice(from, 0, begin, end), to, {.transpose_b = true}) * scale, targets);
-    };
-    const double share = 0.5 * static_cast<double>(end - begin) / static_cast<double>(n);
-    const Var<T> part = (side(images.features(), texts.features()) + side(texts.features(), images.features())) * share;
-    loss += static_cast<double>(part.item());
-    backward(part);
-  }
-  const bool image_side = images.backward(), text_side = texts.backward();
-  check<GraphError>(image_side || text_side || clip.logit_scale->trainable(), "contrastive_backward", "nothing in the model is trainable");
-  return static_cast<T>(loss);
+  return detail::cached_backward(clip, n, micro_batch, pictures, ids, [&](const Var<T>& images, const Var<T>& texts) {
+    double loss = 0;
+    for (Index begin = 0; begin < n; begin += micro_batch) {  // a part of the rows and the same part of the columns at a time
+      const Index end = std::min(n, begin + micro_batch);
+      auto targets = Tensor<std::int32_t>::uninitialized({end - begin});
+      for (Index i = begin; i < end; ++i) targets.data()[i - begin] = static_cast<std::int32_t>(i);
+      const Var<T> scale = exp(clip.logit_scale->var());
+      const auto side = [&](const Var<T>& from, const Var<T>& to) {
+        return cross_entropy(matmul(slice(from, 0, begin, end), to, {.transpose_b = true}) * scale, targets);
+      };
+      const double share = 0.5 * static_cast<double>(end - begin) / static_cast<double>(n);
+      const Var<T> part = (side(images, texts) + side(texts, images)) * share;
+      loss += static_cast<double>(part.item());
+      backward(part);
+    }
+    return loss;
+  });
 }
 /// As above, of pictures [N, H, W, 3] and ids [N, L] that are at hand.
 template <class T>
