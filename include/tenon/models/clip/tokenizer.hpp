@@ -3,12 +3,12 @@
 // component tenon::tokenizer).
 //
 // The vocabulary: 256 bytes, the same 256 at the end of a word, one token a merge, then the start and end of a text.
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <queue>
 #include <span>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include <tenon/models/clip/bpe.hpp>
@@ -96,8 +96,6 @@ class Tokenizer {
     for (const auto* special : {&config_.start, &config_.end}) specials_.push_back(detail::to_code_points(*special));
     for (const auto& token : config_.added) add(token);
     for (const auto* special : {&config_.start, &config_.end}) add({.content = *special});
-    for (auto& [first, list] : added_)
-      std::stable_sort(list.begin(), list.end(), [](const Added& a, const Added& b) { return a.content.size() > b.content.size(); });
     for (std::size_t n = 0; n < 256; ++n) {
       std::string symbol;
       detail::append_utf8(symbol, detail::byte_character(n));
@@ -170,7 +168,7 @@ class Tokenizer {
     for (const auto id : ids) {
       std::string_view spelling = token(id);
       if (id == start_ || id == end_) continue;
-      if (added_ids_.contains(id)) {
+      if (is_added(id)) {
         out += spelling;
         continue;
       }
@@ -210,10 +208,14 @@ class Tokenizer {
 
   void add(const AddedToken& token) {
     const auto id = required(token.content);
-    if (!added_ids_.insert(id).second) return;
+    if (is_added(id)) return;
     std::u32string content = detail::to_code_points(token.content);
     if (token.normalized) content = detail::clean_hugging_face(content);
-    if (!content.empty()) added_[content.front()].push_back({content, id, token});
+    added_.push_back({std::move(content), id, token});
+  }
+
+  bool is_added(std::int32_t id) const {
+    return std::any_of(added_.begin(), added_.end(), [&](const Added& token) { return token.id == id; });
   }
 
   /// Appends the ids of the added tokens in a text, the first and then the longest before others, and calls `between` with
@@ -222,11 +224,10 @@ class Tokenizer {
   void split_added(std::u32string_view text, bool normalized, std::vector<std::int32_t>& ids, F&& between) const {
     std::size_t done = 0;
     for (std::size_t at = 0; at < text.size();) {
-      const auto candidates = added_.find(text[at]);
       const Added* match = nullptr;
-      if (candidates != added_.end())
-        for (const auto& candidate : candidates->second)
-          if (match == nullptr && candidate.token.normalized == normalized && text.substr(at).starts_with(candidate.content)) match = &candidate;
+      for (const auto& one : added_)
+        if (one.token.normalized == normalized && one.content.size() > (match != nullptr ? match->content.size() : 0) && text.substr(at).starts_with(one.content))
+          match = &one;
       if (match == nullptr) {
         ++at;
         continue;
@@ -313,8 +314,7 @@ class Tokenizer {
   std::unordered_map<char32_t, std::uint8_t> bytes_;
   std::array<std::int32_t, 256> byte_ids_{}, last_byte_ids_{};
   std::vector<std::u32string> specials_;
-  std::unordered_map<char32_t, std::vector<Added>> added_;  // by their first character, the longest first
-  std::unordered_set<std::int32_t> added_ids_;
+  std::vector<Added> added_;
   std::int32_t start_ = 0, end_ = 0, pad_ = 0;
 };
 
