@@ -187,12 +187,14 @@ TENON_IN_BODY BpeFile read_tokenizer_json(const std::string& path) {
     merges.push_back(vocabulary.merge(line, path, static_cast<Index>(merges.size()) + 1));
   }
   BpeFile out{std::move(vocabulary.tokens), std::move(merges)};
-  if (!json.is_null("added_tokens"))
-    for (const auto& token : json.at("added_tokens").value()) {
+  if (!json.is_null("added_tokens")) {
+    const Json added = json.at("added_tokens");
+    for (const auto& token : added.value()) {
       const auto id = token.is_object() ? token.find("id") : token.end();
       check<FileError>(id != token.end() && id->is_number_integer(), "load_tokenizer", path, ": added_tokens: expected an object with an id, found ", shown(token));
       out.listed.insert_or_assign(id->get<std::int64_t>(), read_added_token(token, path));
     }
+  }
   return out;
 }
 
