@@ -311,8 +311,8 @@ int main(int argc, char** argv) {
     text_exact = exact.text_features(copy(ids.view().sliced(0, 0, 1).sliced(1, 0, 8))).value();
   }
   const ClipVisionConfig& vision = config.vision_config;
-  const Index grid = vision.grid(), side = vision.image_size;
-  const double image_work = operations(vision, grid * grid + 1, config.projection_dim, static_cast<double>(side * side * 3 * vision.hidden_size));
+  const Index patches = vision.grid_height() * vision.grid_width(), side = vision.image_size.height;
+  const double image_work = operations(vision, patches + 1, config.projection_dim, static_cast<double>(side * side * 3 * vision.hidden_size));
   auto peers = options.python.empty() ? std::make_unique<Peers>() : std::make_unique<Peers>(options.python, folder.path, thread_count());
   for (const Index batch : {Index{1}, Index{32}}) {
     const int rounds = batch == 1 ? 41 : 9;

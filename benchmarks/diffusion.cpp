@@ -262,6 +262,14 @@ class Report {
   tenon_benchmark::Peaks peaks_;
 };
 
+/// Leaves the model's files in the page cache, from where the next process gets them.
+void read_files(const std::string& folder) {
+  std::vector<char> part(1 << 20);
+  for (const auto& entry : fs::recursive_directory_iterator(folder))
+    if (entry.is_regular_file())
+      for (std::ifstream file(entry.path(), std::ios::binary); file.read(part.data(), static_cast<std::streamsize>(part.size()));) {}
+}
+
 /// Runs a command and returns its lines, each with the seconds at which it came.
 std::vector<std::pair<std::string, double>> lines_of(const std::string& command) {
   std::vector<std::pair<std::string, double>> out;
@@ -315,7 +323,8 @@ int main(int argc, char** argv) {
                                                std::to_string(thread_count())))
           report.row(name, nlohmann::json::parse(line));
   }
-  for (const char* dtype : {"f32", "f32+4", "bf16", "bf16+4", "int8"}) {  // the steps before have left the files in the page cache
+  for (const char* dtype : {"f32", "f32+4", "bf16", "bf16+4", "int8"}) {
+    read_files(folder.path);
     const auto lines = run("picture", dtype);
     auto row = nlohmann::json::parse(lines.back().first);
     row["seconds"] = lines.front().second;

@@ -102,7 +102,7 @@ void write(M& model, const std::string& name, const Options& o, DType dtype, Ada
   std::string form = o.to;
   if (form.empty()) form = !o.out.ends_with(".safetensors") ? "peft" : like == AdapterFile::Format::diffusers ? "diffusers" : "kohya";
   if (form == "peft") {
-    save_adapter(model, o.out, name, dtype);
+    save_adapter_parts(model, o.out, name, dtype);
   } else {
     check(o.out.ends_with(".safetensors"), "adapters", o.out, ": expected a name that ends with .safetensors for ", form);
     if constexpr (std::same_as<M, Skeleton<float>>) rename(model, "encoder.layers.", "text_model.encoder.layers.");
@@ -196,25 +196,7 @@ void convert(const Options& o) {
   const DType dtype = dtype_of_file(file);
   with_layers(o, {file}, [&](auto& model) {
     attach_and_report(model, file, o, "default");
-    std::set<std::string> parts;
-    for (const auto& site : sites(model))
-      if (!site.patches->empty()) parts.insert(std::string(detail::part_of(site.path)));
-    if (o.to != "peft" || parts == std::set<std::string>{""}) return write(model, "default", o, dtype, file.format);
-    for (const auto& part : parts) {  // a peft directory is of one model: without the part's name, and one folder for each of several
-      Skeleton<float> alone;
-      Skeleton<float> whole;
-      add_layers(whole, file);
-      for (auto& [path, layer] : whole.layers)
-        if (detail::part_of(path) == part) alone.layers.emplace(path.substr(part.size() + 1), std::move(layer));
-      attach(alone, file, {.strict = false, .part = part});
-      if (part == "text_encoder") rename(alone, "text_model.", "");  // a CLIPTextModel
-      Options own = o;
-      if (parts.size() > 1) {
-        std::filesystem::create_directories(o.out);
-        own.out += "/" + part;
-      }
-      write(alone, "default", own, dtype, file.format);
-    }
+    write(model, "default", o, dtype, file.format);
   });
 }
 

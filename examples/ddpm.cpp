@@ -19,6 +19,13 @@ struct Options {
   double learning_rate = 1e-3;
   int threads = 0;
   std::uint64_t seed = 0;
+  bool resume = false;
+
+  /// All that changes what a run learns.
+  std::string text() const {
+    return join_text("data ", data, " schedule ", schedule, " prediction ", prediction, " side ", side, " steps ", steps, " batch ", batch, " width ", width, " lr ", learning_rate,
+                     " seed ", seed);
+  }
 };
 
 /// Resnets and samplings, no attention anywhere.
@@ -74,10 +81,19 @@ void run(const Options& o) {
   Trainer trainer(trainable(unet), {.learning_rate = o.learning_rate, .clip_norm = 1.0}, 0.995, rows);
   const auto scheduler = make_scheduler("ddpm", schedule_config(o));
   const DiffusionObjective objective{.prediction = *scheduler->config().prediction_type};
-  std::cerr << rows.size() << " pictures of " << o.side << "x" << o.side << " pixels, " << count(params(unet)) << " parameters\n";
 
   std::vector<double> losses;
-  Progress progress("training", o.steps);
+  const std::string kept = o.out + "/state";
+  if (const auto state = o.resume ? resumed(kept, o.text()) : std::nullopt) {
+    trainer.restore(*state, generator);
+    const auto before = Trainer::saved<double>(*state, "losses");
+    losses.assign(before.begin(), before.end());
+    std::cerr << "resumed at step " << trainer.steps() << " of " << o.steps << '\n';
+  }
+  std::cerr << rows.size() << " pictures of " << o.side << "x" << o.side << " pixels, " << count(params(unet)) << " parameters\n";
+  Progress progress("training", o.steps, trainer.steps());
+  const Index every = std::max<Index>(1, o.steps / 10);
+  std::filesystem::create_directories(o.out);
   while (trainer.steps() < o.steps) {
     std::vector<Index> ids;
     for (Index i = 0; i < o.batch; ++i) ids.push_back(trainer.rounds.next(generator));
@@ -86,6 +102,12 @@ void run(const Options& o) {
     const Schedule schedule{Schedule::Kind::cosine, std::min<Index>(100, o.steps / 10), o.steps, 0.0};
     losses.push_back(trainer.step(loss, schedule(trainer.steps()), [] {}));
     progress.update(trainer.steps(), join_text("loss ", fixed(losses.back(), 4)));
+    if (trainer.steps() % every != 0 && trainer.steps() != o.steps) continue;
+    State out;
+    trainer.save(out, generator);
+    out.tensors["losses"] = raw_copy(Tensor<double>(Shape{static_cast<Index>(losses.size())}, losses));
+    out.values["run"] = o.text();
+    save_state(kept, out);
   }
   progress.finish();
 
@@ -99,7 +121,6 @@ void run(const Options& o) {
   const Var<float> made(channels_last(state.latents));
   std::vector<Tile> tiles;
   for (Index i = 0; i < o.count; ++i) tiles.push_back({picture_of(slice(made, 0, i, i + 1).value())});
-  std::filesystem::create_directories(o.out);
   save_png(contact_sheet(tiles, {.columns = 8, .zoom = 128 / o.side, .letters = 1}), o.out + "/samples.png");
   save_png(plot({.title = "ddpm", .x = "step", .y = "loss"}, {{"loss, mean of 50 steps", smooth(losses, 50)}}), o.out + "/loss.png");
   save_unet(unet, o.out + "/unet");
@@ -138,5 +159,6 @@ int main(int argc, char** argv) {
   app.add_option("--count", options.count, "Pictures to sample")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--seed", options.seed, "Seed")->capture_default_str();
   app.add_option("--threads", options.threads, "Threads (0: all available)")->capture_default_str();
+  app.add_flag("--resume", options.resume, "Go on with an interrupted run");
   return run_program(app, argc, argv, [&] { run(options); });
 }

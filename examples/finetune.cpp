@@ -375,6 +375,7 @@ int main(int argc, char** argv) {
   app.add_option("--micro-batch", p.micro_batch, "Less memory for a third more time: pictures with captions that go through the towers at a time, the gradient that of all of --batch (default: all)")
       ->check(CLI::PositiveNumber)->group(clip);
   app.add_flag("--from-scratch", p.from_scratch, "Pictures with captions: random weights in the shape of --model, for --method full")->group(clip);
+  add_image_size(app, p.image_size)->group(clip);
   app.add_option("--shifted", p.shifted, "Measure there too: the held-out pictures with captions in grey, blur, noise or rotation, or a folder of others (repeatable)")->group(clip);
   app.add_option("--interpolate", p.interpolate, "Pictures with captions: also measure and write the weights between before (0) and after (1), such as 0.5 (repeatable)")
       ->check(CLI::Range(0.0, 1.0))->group(clip);
@@ -414,7 +415,7 @@ int main(int argc, char** argv) {
     const bool fits = tunes_diffusion ? parts != "vision" : parts != "unet" && (!emoji || parts == "vision");
     check(parts.empty() || fits, "finetune", "--train: expected ", known, ", got ", parts);
     if (!tunes_diffusion && emoji) {
-      refuse({"--trigger", "--epochs", "--repeats", "--lr-schedule", "--warmup", "--dtype", "--validation", "--micro-batch", "--from-scratch", "--shifted", "--interpolate"}, ", a CLIP on the emoji");
+      refuse({"--trigger", "--epochs", "--repeats", "--lr-schedule", "--warmup", "--dtype", "--validation", "--micro-batch", "--from-scratch", "--image-size", "--shifted", "--interpolate"}, ", a CLIP on the emoji");
       if (o.out.empty()) o.out = "line-art-" + o.method;
       run(o);
       return;

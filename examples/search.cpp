@@ -24,7 +24,7 @@ struct Options : ClipOptions {
 
 volatile std::sig_atomic_t stop_requested = 0;
 
-/// Of all that a picture's feature depends on: samples of the vision tower's weights, the processor, how pictures are read.
+/// Of all that a picture's feature depends on: samples of the vision tower's weights, its configuration, the processor, how pictures are read.
 std::string fingerprint(ClipPipeline<float>& clip, const Options& o) {
   std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
   const auto add = [&](std::span<const std::byte> bytes) {
@@ -38,8 +38,10 @@ std::string fingerprint(ClipPipeline<float>& clip, const Options& o) {
     for (std::size_t at = 0; at < size; at += size / 64 + 1) add({raw.bytes.get() + at, 1});
   }
   const auto& p = clip.processor;
-  const std::string rest = join_text(p.shortest_edge, ' ', p.crop_height, ' ', p.exact_height, ' ', p.exact_width, ' ', p.resize, ' ', p.rescale_factor, ' ', p.mean[0],
-                                     ' ', p.mean[1], ' ', p.mean[2], ' ', p.std[0], ' ', p.std[1], ' ', p.std[2], ' ', o.dtype, ' ', o.exif);
+  const auto& v = clip.model.config.vision_config;
+  const std::string rest = join_text(p.shortest_edge, ' ', p.crop_size(), ' ', p.cover, ' ', p.even_crop, ' ', p.exact_height, ' ', p.exact_width, ' ', p.resize, ' ', p.rescale_factor, ' ', p.mean[0],
+                                     ' ', p.mean[1], ' ', p.mean[2], ' ', p.std[0], ' ', p.std[1], ' ', p.std[2], ' ', o.dtype, ' ', o.exif,
+                                     ' ', v.patch_size, ' ', v.num_attention_heads, ' ', name_of(v.hidden_act), ' ', v.layer_norm_eps);
   add(std::as_bytes(std::span(rest)));
   char text[17];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
@@ -64,7 +66,7 @@ PictureIndex open_index(const Options& o, const std::string& model, const std::s
   auto index = PictureIndex::load(o.index);
   if (o.rebuild) return {model, folder, {}};
   constexpr const char* hint = "; give another --index, or --rebuild to make it anew";
-  check(index.model == model, "search", o.index, " was made with another model or other options (--dtype, --no-exif)", hint);
+  check(index.model == model, "search", o.index, " was made with another model or other options (--dtype, --image-size, --no-exif)", hint);
   check(index.folder == folder || !fs::exists(index.folder, error), "search", o.index, " is of another folder, ", index.folder, hint);
   index.folder = folder;
   return index;

@@ -20,6 +20,7 @@ struct Options {
   std::string model, prompt, negative, prompts_file, scheduler, vae, tiny_vae, init, mask, image_encoder, weights = "off", dtype = "f32", preview, out = "out.png", save_latents,
       save_embeds;
   std::vector<std::string> scheduler_config, loras, embeddings, controls, ip_adapters;
+  std::vector<double> control_starts, control_ends;
   Index steps = 0, width = 0, height = 0, count = 1, clip_skip = 0, winograd = 0;
   double guidance = -1, guidance_rescale = 0, strength = -1, text_scale = -1;
   std::uint64_t seed = 0;
@@ -171,7 +172,16 @@ void run(const Options& o) {
   for (const auto& text : o.ip_adapters) looked_at.push_back(attach_ip_adapter_and_image(pipe, text, static_cast<Index>(looked_at.size()) + 1));
   if (!looked_at.empty()) encoder = image_encoder(o);
   for (const auto& [adapter, image] : looked_at) options.image_prompts.push_back({&adapter, &*encoder, {image}});
-  for (const auto& control : o.controls) options.controls.push_back(control_input(control, nets));
+  const auto shares = [&](const char* name, const std::vector<double>& given, double absent, std::size_t n) {
+    check(given.size() <= 1 || given.size() == o.controls.size(), "text_to_image", name, ": expected one for all controls or one for each of ", o.controls.size(), ", got ",
+          given.size());
+    return given.empty() ? absent : given[given.size() == 1 ? 0 : n];
+  };
+  for (std::size_t n = 0; n < o.controls.size(); ++n) {
+    options.controls.push_back(control_input(o.controls[n], nets));
+    options.controls.back().start = shares("--control-start", o.control_starts, 0, n);
+    options.controls.back().end = shares("--control-end", o.control_ends, 1, n);
+  }
   std::optional<LatentPreview<float>> look;
   if (!o.preview.empty() && !pipe.tiny_vae) look.emplace(pipe.vae);
 
@@ -241,7 +251,7 @@ int main(int argc, char** argv) {
   auto* negative = app.add_option("--negative", o.negative, "What should not be seen");
   app.add_option("--prompts", o.prompts_file, "File of prompts, one a line");
   app.add_option("--steps", o.steps, "Steps (default: 50; 4 for a latent consistency model)")->check(CLI::PositiveNumber);
-  app.add_option("--guidance", o.guidance, "Guidance scale (default, as diffusers: 7.5; XL without --mask 5; 3 with the model that ships); up to 1: none, in half the time")->check(CLI::NonNegativeNumber);
+  app.add_option("--guidance", o.guidance, "Guidance scale (default, as diffusers: 7.5; XL 5, with --mask and no --control 7.5; 3 with the model that ships); up to 1: none, in half the time")->check(CLI::NonNegativeNumber);
   app.add_option("--guidance-rescale", o.guidance_rescale, "Share of rescaled guidance (Lin et al. 2023)")->capture_default_str()->check(CLI::Range(0.0, 1.0));
   std::string names;
   for (const auto& name : scheduler_names()) names += (names.empty() ? "" : ", ") + name;
@@ -258,9 +268,11 @@ int main(int argc, char** argv) {
   app.add_option("--tiny-vae", o.tiny_vae, "Folder of an AutoencoderTiny (TAESD) that decodes in its place");
   app.add_flag("--tile", o.tile, "The autoencoder works tile by tile, in less memory");
   app.add_option("--init", o.init, "Picture to begin from");
-  app.add_option("--strength", o.strength, "Share of the steps that is run on it (default, as diffusers: 0.8, with --mask 1; XL 0.3 and 0.9999)")->check(CLI::Range(0.0, 1.0));
+  app.add_option("--strength", o.strength, "Share of the steps that is run on it (default, as diffusers: 0.8, with --mask 1; XL 0.3, with --control 0.8, with --mask 0.9999)")->check(CLI::Range(0.0, 1.0));
   app.add_option("--mask", o.mask, "White where the picture is made anew");
-  app.add_option("--control", o.controls, "DIR:IMAGE[:SCALE]: ControlNet and the picture that it reads (repeatable)");
+  CLI::Option* control = app.add_option("--control", o.controls, "DIR:IMAGE[:SCALE]: ControlNet and the picture that it reads (repeatable)");
+  app.add_option("--control-start", o.control_starts, "Share of the steps after which a control begins to count (one for all, or one for each)")->needs(control);
+  app.add_option("--control-end", o.control_ends, "Share of the steps up to which it counts")->needs(control);
   app.add_option("--ip-adapter", o.ip_adapters, "FILE:IMAGE[:SCALE]: IP-Adapter and the picture that it looks at (repeatable)");
   app.add_option("--image-encoder", o.image_encoder, "Its CLIP vision tower, a folder (default: image_encoder of the model, or beside the adapter)");
   app.add_option("--clip-skip", o.clip_skip, "Last layers of the text encoder that are left out; 1 here is what AUTOMATIC1111 calls 2")->capture_default_str()->check(CLI::NonNegativeNumber);

@@ -1,5 +1,6 @@
 #pragma once
 // What the CLIP programs share: the model, templates, features of files.
+#include <charconv>
 #include <filesystem>
 #include <optional>
 
@@ -12,8 +13,30 @@
 
 namespace tenon::examples {
 
+/// "336", or "224x336": height and width. Nothing for other texts.
+inline std::optional<ImageSize> parse_image_size(std::string_view text) {
+  const auto side = [](std::string_view digits) {
+    Index out = 0;
+    const char* const end = digits.data() + digits.size();
+    const auto [stop, error] = std::from_chars(digits.data(), end, out);
+    return error == std::errc{} && stop == end && out >= 1 && out <= max_image_side ? out : 0;
+  };
+  const auto times = text.find('x');
+  const Index height = side(text.substr(0, times)), width = times == text.npos ? height : side(text.substr(times + 1));
+  return height > 0 && width > 0 ? std::optional(ImageSize(height, width)) : std::nullopt;
+}
+/// Positions are interpolated as the checkpoint's own library has it.
+inline void apply_image_size(ClipPipeline<float>& clip, const std::string& path, const std::string& text) {
+  const bool transformers = std::filesystem::exists(path + "/config.json");
+  set_image_size(clip, *parse_image_size(text), transformers ? PositionResize::bicubic : PositionResize::bicubic_antialias);
+}
+inline CLI::Option* add_image_size(CLI::App& app, std::string& to) {
+  return app.add_option("--image-size", to, "Pixels of a side, or HEIGHTxWIDTH: CLIP's positions are interpolated, as in transformers, or in open_clip for its checkpoints (default: the model's size)")
+      ->check([](const std::string& text) { return parse_image_size(text) ? std::string() : "expected pixels such as 336, or HEIGHTxWIDTH such as 224x336, got " + text; });
+}
+
 struct ClipOptions {
-  std::string model, dtype = "f32";
+  std::string model, dtype = "f32", image_size;
   Index batch = 32;
   bool exif = true;
   int threads = 0;
@@ -22,6 +45,7 @@ struct ClipOptions {
   void add_to(CLI::App& app) {
     app.add_option("--model", model, "Folder or file of a CLIP: Hugging Face's, open_clip's or OpenAI's (default: the small one that ships)");
     app.add_option("--dtype", dtype, "How weights are multiplied: f32, bf16 or int8")->capture_default_str()->check(CLI::IsMember({"f32", "bf16", "int8"}));
+    add_image_size(app, image_size);
     app.add_option("--batch", batch, "Pictures at a time")->capture_default_str()->check(CLI::Range(1, 4096));
     app.add_flag("!--no-exif", exif, "Do not turn pictures as their EXIF orientation says (OpenAI's and open_clip's habit)");
     app.add_option("--threads", threads, "Threads (0: all available)")->capture_default_str()->check(CLI::NonNegativeNumber);
@@ -35,7 +59,9 @@ struct ClipOptions {
     check_memory(path);
     ClipLoadOptions options;
     if (dtype != "f32") options.weights = dtype == "bf16" ? DType::bf16 : DType::i8;
-    return ClipPipeline<float>::load(path, options);
+    auto clip = ClipPipeline<float>::load(path, options);
+    if (!image_size.empty()) apply_image_size(clip, path, image_size);
+    return clip;
   }
 
  private:

@@ -22,7 +22,8 @@ inline float length_factor(const Tensor<float>& features) {
 }
 
 /// Fitted to features [N, E] with labels below `classes` by L-BFGS: the mean cross-entropy, and |weight|^2 / (2 C N), as
-/// scikit-learn's LogisticRegression(C) has it; the bias is not punished.
+/// scikit-learn's LogisticRegression(C) has it; the bias is not punished. For two classes that is |w|^2 / (2 C N) of the
+/// difference w of the two weights, which at the minimum are w / 2 and -w / 2: twice as much of each.
 class LinearProbe {
  public:
   LinearProbe(const Tensor<float>& features, const std::vector<std::int32_t>& labels, Index classes, double c)
@@ -33,7 +34,7 @@ class LinearProbe {
     for (auto* part : {&linear_.weight, &linear_.bias}) (*part)->set_trainable(true);
     const Var<float> x(scaled(features));
     const Tensor<std::int32_t> targets({n}, labels);
-    const double decay = 1 / (c * static_cast<double>(n));
+    const double decay = (classes == 2 ? 2 : 1) / (c * static_cast<double>(n));
     std::vector<double> theta(static_cast<std::size_t>(classes * width + classes), 0.0);
     const std::size_t weights = static_cast<std::size_t>(classes * width);
     result = minimize_lbfgs(theta, [&](const std::vector<double>& at, std::vector<double>& gradient) {

@@ -17,6 +17,7 @@
 #include "captioned_files.hpp"
 #include "plot.hpp"
 #include "program.hpp"
+#include "clip_options.hpp"
 #include "progress.hpp"
 #include "retrieval.hpp"
 #include "shifts.hpp"
@@ -26,7 +27,7 @@
 namespace tenon::examples {
 
 struct PairTuneOptions : ClipTuneOptions {
-  std::string model, data, trigger, schedule = "cosine", dtype = "f32", out, json;
+  std::string model, data, trigger, schedule = "cosine", dtype = "f32", image_size, out, json;
   std::vector<std::string> shifted;  // names of shifts and folders
   std::vector<double> interpolate;
   Index epochs = 0, repeats = 1, warmup = 50, micro_batch = 0;  // micro_batch 0: the whole batch
@@ -50,7 +51,7 @@ struct PairTuneOptions : ClipTuneOptions {
 class PairTuning {
  public:
   explicit PairTuning(const PairTuneOptions& options)
-      : o_(options), pipe_(ClipPipeline<float>::load(o_.model, {.weights = weights_as(o_.dtype)})), data_(o_.data, o_.trigger, pipe_.processor), generator_(o_.seed) {
+      : o_(options), pipe_(load_model(o_)), data_(o_.data, o_.trigger, pipe_.processor), generator_(o_.seed) {
     check(!pipe_.model.visual || (o_.train == "text" && !o_.whole() && o_.interpolate.empty()), "finetune", o_.model,
           " has a ResNet, which is for inference only: expected --train text and an adapter, without --interpolate");
     std::error_code ignored;
@@ -202,9 +203,11 @@ class PairTuning {
 
   /// Rows of the weights between the model before and after (WiSE-FT), each written to `alpha-A`.
   void interpolated(std::vector<Measured>& rows) {
-    Clip<float> before = load_clip<float>(o_.model);
+    PairTuneOptions plain = o_;
+    plain.dtype = "f32";
+    Clip<float> before = load_model(plain).model;
     if (!o_.whole()) merge(pipe_.model);
-    Clip<float> after = std::exchange(pipe_.model, load_clip<float>(o_.model));
+    Clip<float> after = std::exchange(pipe_.model, load_model(plain).model);
     for (const double alpha : o_.interpolate) {
       interpolate(before, after, alpha, pipe_.model);
       const std::string name = "alpha-" + nlohmann::json(alpha).dump();  // the shortest that reads as alpha
@@ -245,6 +248,12 @@ class PairTuning {
     }
   }
 
+  static ClipPipeline<float> load_model(const PairTuneOptions& o) {
+    auto out = ClipPipeline<float>::load(o.model, {.weights = weights_as(o.dtype)});
+    if (!o.image_size.empty()) apply_image_size(out, o.model, o.image_size);
+    return out;
+  }
+
   /// The adapter, or the model with its tokenizer and how its pictures are prepared.
   void save_result() {
     if (o_.method == "intrinsic") {
@@ -260,9 +269,13 @@ class PairTuning {
     save_clip(pipe_.model, folder);
     save_tokenizer(folder, pipe_.tokenizer());
     const auto size = [](Index height, Index width) { return nlohmann::json{{"height", height}, {"width", width}}; };
-    save_json(folder + "/preprocessor_config.json",
-              {{"do_resize", p.resize}, {"size", p.exact_height > 0 ? size(p.exact_height, p.exact_width) : nlohmann::json{{"shortest_edge", p.shortest_edge}}}, {"resample", 3},
-               {"crop_size", size(p.crop_height, p.crop_width)}, {"rescale_factor", p.rescale_factor}, {"image_mean", p.mean}, {"image_std", p.std}});
+    nlohmann::json json = {{"do_resize", p.resize}, {"resample", 3}, {"crop_size", size(p.crop_height, p.crop_width)}, {"rescale_factor", p.rescale_factor},
+                           {"image_mean", p.mean}, {"image_std", p.std}};
+    if (p.exact_height > 0)
+      json["size"] = size(p.exact_height, p.exact_width);
+    else if (!p.cover)  // which has no name there: without a size it is read back so
+      json["size"] = {{"shortest_edge", p.shortest_edge}};
+    save_json(folder + "/preprocessor_config.json", json);
   }
 
   void keep(Trainer& trainer) {
@@ -288,7 +301,7 @@ class PairTuning {
     for (const auto& target : o_.targets) targets += " target " + target;
     return join_text("model ", o_.model, " data ", o_.data, " pictures ", data_.size(), " trigger ", o_.trigger, " validation ", o_.validation, " method ", o_.method, " train ",
                      o_.train, targets, " rank ", o_.rank, " alpha ", o_.alpha, " bottleneck ", o_.bottleneck, " length ", o_.length, " dimension ", o_.dimension, " steps ", o_.steps,
-                     " repeats ", o_.repeats, " batch ", o_.batch, " lr ", o_.learning_rate, " warmup ", o_.warmup, " schedule ", o_.schedule, " dtype ", o_.dtype,
+                     " repeats ", o_.repeats, " batch ", o_.batch, " lr ", o_.learning_rate, " warmup ", o_.warmup, o_.image_size.empty() ? "" : " image-size " + o_.image_size, " schedule ", o_.schedule, " dtype ", o_.dtype,
                      o_.micro_batch > 0 ? join_text(" micro-batch ", o_.micro_batch) : std::string(), o_.from_scratch ? " from scratch" : "", " seed ", o_.seed);
   }
 

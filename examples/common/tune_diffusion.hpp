@@ -315,7 +315,7 @@ class DiffusionTuning {
     if (o_.whole()) return save_like(pipe_, o_.model, path);
     if (o_.method == "intrinsic") return save_intrinsic(pipe_, path, adapter);
     if (o_.format == "peft") {
-      save_adapter(pipe_, path, adapter, DType::f16);
+      save_adapter_parts(pipe_, path, adapter, DType::f16);
       return;
     }
     const auto flag = [](bool on) { return std::string(on ? "True" : "False"); };
@@ -335,8 +335,9 @@ class DiffusionTuning {
     namespace fs = std::filesystem;
     if (!fs::is_directory(o_.out)) return fs::file_size(o_.out);
     std::uintmax_t sum = 0;
-    for (const char* file : {"/adapter_model.safetensors", "/unet/diffusion_pytorch_model.safetensors", "/text_encoder/model.safetensors", "/text_encoder_2/model.safetensors"})
-      if (detail::exists(o_.out + file)) sum += fs::file_size(o_.out + file);
+    for (const char* part : {"", "/unet", "/text_encoder", "/text_encoder_2"})
+      for (const char* file : {"/adapter_model.safetensors", "/diffusion_pytorch_model.safetensors", "/model.safetensors"})
+        if (detail::exists(o_.out + part + file)) sum += fs::file_size(o_.out + part + file);
     return sum;
   }
   /// What --json writes.

@@ -89,6 +89,7 @@ TEST_CASE("adapters convert: one LoRA in every dialect, there and back to the bi
   }
   succeed({"convert", name("kohya"), scratch / "folder", "--to", "peft"});
   CHECK(load_adapter(scratch / "folder/unet").tensors.size() == 4);
+  REQUIRE_THROWS_WITH(load_adapter(scratch / "folder"), contains("found it for each of unet, text_encoder: load these"));
   const auto text = load_adapter(scratch / "folder/text_encoder");  // a CLIPTextModel of transformers 5, and back
   CHECK(text.tensors.size() == 4);
   CHECK(text.tensors.contains("encoder.layers.0.self_attn.q_proj.lora_A.weight"));

@@ -38,15 +38,32 @@ TEST_CASE("L-BFGS finds known minima") {
 
 TEST_CASE("a probe of one feature and two classes by hand") {
   // labels 0 at -1 and 1 at +1 (lengths 10 after scaling): by symmetry the weights are (-w, w), the biases equal, and
-  // the derivative of log(1 + exp(-20 w)) + w^2 / (2 C) * 2 / 2 at the minimum is 0: 20 / (1 + exp(20 w)) = w / C
+  // the derivative of log(1 + exp(-20 w)) + (2 w)^2 / (2 C) / 2 at the minimum is 0: 20 / (1 + exp(20 w)) = 2 w / C
   const Tensor<float> x({2, 1}, {-1, 1});
   const double c = 0.5;
   const LinearProbe probe(x, {0, 1}, 2, c);
   const auto scores = probe(x);
   const double w = static_cast<double>(scores(1, 1) - scores(1, 0)) / 20;
-  REQUIRE(20 / (1 + std::exp(20 * w)) == Approx(w / c).epsilon(1e-3));
+  REQUIRE(20 / (1 + std::exp(20 * w)) == Approx(2 * w / c).epsilon(1e-3));
   REQUIRE(scores(0, 0) == Approx(scores(1, 1)).margin(1e-4));
   REQUIRE(scores(0, 0) > scores(0, 1));
+}
+
+TEST_CASE("a probe's scores are those of scikit-learn, of two classes and of more") {
+  const Tensor<float> x({8, 3}, {3, 1, 0, 2, -1, 1, -1, 2, 2, 0, 3, -2, 1, 1, -3, -2, 0, 1, 2, 2, 1, -1, -3, 0});
+  // LogisticRegression(C=0.05, tol=1e-12).fit(10 * x / mean length, labels).decision_function: one score, of the second class,
+  // of two classes; of more, here without their mean
+  const double two[8] = {-1.0484556, -1.6376637, 2.8465541, 1.3714637, -1.195759, 1.4072188, 0.7296594, -1.9491116};
+  const auto binary = LinearProbe(x, {0, 0, 1, 1, 0, 1, 1, 0}, 2, 0.05)(x);
+  for (Index i = 0; i < 8; ++i) CHECK(binary(i, 1) - binary(i, 0) == Approx(two[i]).margin(2e-4));
+  const double three[8][3] = {{1.0201409, 0.0951107, -1.1152516}, {1.2424252, -1.0928509, -0.1495743}, {-1.3108463, 1.6904113, -0.379565},
+                              {-1.7183127, 1.4781814, 0.2401313}, {-0.6592164, -0.3465223, 1.0057387}, {-1.4255801, 0.0710996, 1.3544805},
+                              {0.2813897, 1.1666481, -1.4480379}, {-0.0461387, -2.5067704, 2.5529091}};
+  const auto more = LinearProbe(x, {0, 0, 1, 1, 2, 2, 1, 2}, 3, 0.05)(x);
+  for (Index i = 0; i < 8; ++i) {
+    const float mean = (more(i, 0) + more(i, 1) + more(i, 2)) / 3;
+    for (Index k = 0; k < 3; ++k) CHECK(more(i, k) - mean == Approx(three[i][k]).margin(2e-4));
+  }
 }
 
 TEST_CASE("a probe separates what can be separated, whatever the features' length") {

@@ -54,6 +54,11 @@ good embed --image "$work/pictures" --text "a cat" --out "$work/f.npy" --threads
 cmp -s "$work/f.npy" "$work/f1.npy" || fail "embed: other features with other threads and batches"
 good embed --model "$work/model" --image "$golden/rgb8.png" --json --raw
 holds '"kind":"image"'
+good embed --model "$work/model" --image "$golden/rgb8.png" --json --image-size 48x80
+bad 'expected pixels such as 336, or HEIGHTxWIDTH such as 224x336, got 3x' embed --image "$golden/rgb8.png" --image-size 3x
+good embed --model "$root/tests/golden/clip_names/open_clip" --image "$golden/rgb8.png" --image-size 16x40
+holds '0.30592  -0.11788  -0.17154  -0.11372' # open_clip's image_transform and resize_pos_embed
+bad 'at least one patch of 8 pixels, got 7' embed --image "$golden/rgb8.png" --image-size 7
 good embed --image "$work/junk.png" --image "$golden/rgb8.png" # one of two is left out
 grep -q "junk.png: expected a PNG" "$work/err" || fail "embed: the broken picture is named"
 bad 'expected --image FILE_OR_FOLDER or --text TEXT' embed
@@ -70,7 +75,7 @@ bad 'cannot create a file' embed --text a --out "$work/nowhere/f.npy"
 printf '{"image_mean": [0, 0]}' >"$work/model/preprocessor_config.json"
 bad 'image_mean: expected 3 numbers, found 2' embed --model "$work/model" --text a
 printf '{"crop_size": 224}' >"$work/model/preprocessor_config.json"
-bad 'pictures of the model.s 64 pixels, found 224 x 224' embed --model "$work/model" --text a
+bad 'pictures of the model.s 64 pixels, found 224$' embed --model "$work/model" --text a
 rm "$work/model/preprocessor_config.json"
 printf '{' >"$work/model/config.json"
 bad 'config.json:1:' embed --model "$work/model" --text a
@@ -108,6 +113,11 @@ grep -q '1 picture is gone' "$work/err" || fail "search: the removed picture is 
 grep -q 'indexing 1 new' "$work/err" || fail "search: the new picture is indexed"
 grep -q rgb8.png "$work/out" && fail "search: found a picture that is gone"
 bad 'made with another model' search --images "$work/pictures" --dtype bf16 animals
+bad 'made with another model' search --images "$work/pictures" --image-size 64x72 animals
+mkdir "$work/quick" # the same weights, another activation
+cp "$model"/*.txt "$model"/vocab.json "$model/model.safetensors" "$work/quick"
+sed 's/"gelu"/"quick_gelu"/' "$model/config.json" >"$work/quick/config.json"
+bad 'made with another model' search --images "$work/pictures" --model "$work/quick" animals
 good search --images "$work/pictures" --dtype bf16 --rebuild animals
 bad 'expected an index of pictures' search --images "$work/pictures" --index "$model/model.safetensors" animals
 bad 'expected a folder of pictures' search --images "$work/nowhere" animals
@@ -188,7 +198,7 @@ holds "blur: text, top-1  *$work/pairs: text, top-1"
 [ "$(sed -n 's/^before *//p' "$work/out")" = "$(sed -n 's/^alpha-0.0 *//p' "$work/out")" ] || fail "finetune --interpolate 0: another row than before"
 for key in shifted alpha-0.5; do grep -q "\"$key\"" "$work/pairs_more.json" || fail "finetune --json: no $key"; done
 good embed --model "$work/pairs_more/alpha-0.5" --text "a picture" --json
-good finetune $tune --interpolate 0.5
+good finetune $tune --interpolate 0.5 --image-size 48x72
 good embed --model "$work/pairs_more/alpha-0.5" --text "a picture" --json
 good finetune $tune --method full --from-scratch --micro-batch 2
 bad 'trains the weights themselves' finetune $tune --method full --dtype bf16
@@ -205,6 +215,19 @@ grep -q '^1 of 8 pictures could not be read and were left out$' "$work/err" || f
 rm "$work/one_broken"/*.txt
 bad 'expected a caption in' finetune $rest --data "$work/one_broken"
 bad "expected captions that tell the pictures apart, found 'sks' for all" finetune $rest --data "$work/one_broken" --trigger sks
+
+# ddpm: a killed run goes on to the same pictures
+small="--side 16 --width 8 --batch 4 --steps 20 --sample-steps 2 --count 2"
+good ddpm $small --out "$work/ddpm_whole"
+holds 'latents of 64x64 pixels'
+"$programs/ddpm" $small --out "$work/ddpm_killed" >"$work/out" 2>"$work/err" &
+until [ -e "$work/ddpm_killed/state/COMMIT" ] || ! kill -0 $! 2>"$work/err"; do sleep 0.05; done
+kill -9 $! 2>"$work/err"
+wait $! 2>"$work/err"
+good ddpm $small --out "$work/ddpm_killed" --resume
+grep -q 'resumed at step' "$work/err" || fail "ddpm: nothing was resumed"
+cmp -s "$work/ddpm_whole/samples.png" "$work/ddpm_killed/samples.png" || fail "ddpm: other pictures after a kill"
+bad 'expected a run with the options' ddpm $small --out "$work/ddpm_killed" --resume --seed 3
 
 # text_to_image with the small model that ships
 good text_to_image --prompt "red apple" --steps 4 --out "$work/a.png" --threads 1
@@ -257,6 +280,9 @@ for method in ia3 adapter prefix; do good finetune $tune --steps 2 --method $met
 for dtype in bf16 int8; do good finetune $tune --steps 2 --dtype $dtype --narrow-saved --out "$work/$dtype.safetensors"; done
 good finetune $tune --steps 2 --conv-rank 2 --class-data "$work/mine" --grad-accum 2 --checkpointing --trigger sks --format diffusers --out "$work/more.safetensors"
 good text_to_image --prompt "a square" --steps 2 --lora "$work/more.safetensors" --lora "$work/dora.safetensors" --lora "$work/ia3" --strict --out "$work/d.png"
+good finetune $tune --steps 2 --train both --format peft --out "$work/parts"
+good text_to_image --prompt "a square" --steps 2 --lora "$work/parts/unet" --lora "$work/parts/text_encoder" --strict --out "$work/d.png"
+bad 'found it for each of unet, text_encoder: load these' text_to_image --prompt "a square" --steps 2 --lora "$work/parts" --out "$work/d.png"
 good finetune $tune --steps 2 --method intrinsic --dimension 50 --out "$work/intrinsic.safetensors"
 good text_to_image --prompt "a square" --steps 2 --lora "$work/intrinsic.safetensors" --out "$work/d.png"
 grep -q 'an intrinsic vector for' "$work/err" || fail "text_to_image: takes no intrinsic vector"

@@ -4,6 +4,7 @@ fixed inputs.
     python make_clip_names.py        (torch 2.15, open_clip 3.3)
 
 open_clip/         a folder with open_clip_config.json: heads of 16, quick GELU
+open_clip_wide/    the same for pictures of 16 x 40 pixels
 vit.pt             one file of torch.save, wrapped by a trainer ("state_dict", "module."): the shapes say what it is
 resnet.pt          a ModifiedResNet in one file with OpenAI's extra scalars
 expected_*.safetensors  features in float64
@@ -42,7 +43,8 @@ def half(clip):
 
 def expect(clip, name, size, seed):
     torch.manual_seed(seed)
-    pictures, ids = torch.randn(2, 3, size, size), torch.randint(1, 90, (2, 9))
+    height, width = size if isinstance(size, tuple) else (size, size)
+    pictures, ids = torch.randn(2, 3, height, width), torch.randint(1, 90, (2, 9))
     ids[0, 5:], ids[1, 8] = 0, 98
     ids[0, 4] = 98
     clip = clip.double()
@@ -72,6 +74,13 @@ def main():
     extras = {"input_resolution": torch.tensor(64), "context_length": torch.tensor(9), "vocab_size": torch.tensor(99)}
     torch.save(half(clip) | extras, HERE / "resnet.pt")
     expect(clip, "resnet", 64, 7)
+    vision = dict(image_size=[16, 40], layers=1, width=32, patch_size=8, head_width=16, mlp_ratio=2.0)
+    clip = model(vision, text, 20, True, 4)
+    (HERE / "open_clip_wide").mkdir(exist_ok=True)
+    save_file(half(clip), HERE / "open_clip_wide" / "open_clip_model.safetensors")
+    config = {"model_cfg": {"embed_dim": 20, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}}
+    (HERE / "open_clip_wide" / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    expect(clip, "open_clip_wide", (16, 40), 8)
     for file in HERE.rglob("*.*"):
         file.chmod(0o644)
 

@@ -12,7 +12,7 @@ import diffusers
 import torch
 from make_stable_diffusion import GOLDEN, Float64Torch, N, P, components, draw, picture
 from safetensors.torch import save_file
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 FOLDER = GOLDEN / "ip_adapter"
 CONTEXT, EMBED, HIDDEN = 32, 24, 40
@@ -25,7 +25,7 @@ def encoder():
 
 
 def processor():
-    return CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
 
 
 def adapter(kind, seed):

@@ -2,8 +2,12 @@
 makes of each at 16 x 16 before normalising, [16, 16, 3] uint8, after Pillow's exif_transpose. Transparent pictures are laid on
 white by the processor.
 
-    pip install pillow numpy transformers safetensors && python make_preprocess_modes.py
-Made with Pillow 13.0.0 and transformers 5.23.0.
+covered.safetensors: what open_clip's image_transform makes of the pictures rgb_* at 16 x 24 and 24 x 16 (height x width), which
+are no squares: [16, 24, 3] uint8 as NAME, [24, 16, 3] as NAME.upright; and at 16 x 16, which torchvision crops a pixel beside
+transformers in some: [16, 16, 3] as NAME.square.
+
+    pip install pillow numpy transformers safetensors open_clip_torch && python make_preprocess_modes.py
+Made with Pillow 13.0.0, transformers 5.23.0 and open_clip 3.3.
 """
 import pathlib
 import struct
@@ -11,6 +15,7 @@ import zlib
 
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
+from open_clip.transform import image_transform
 from safetensors.numpy import save_file
 from transformers import CLIPImageProcessorPil
 
@@ -144,4 +149,13 @@ for path in sorted(out.iterdir()):
     assert (values == values.round()).all() and values.min() >= 0 and values.max() <= 255
     expected[path.name] = np.ascontiguousarray(values.transpose(1, 2, 0).astype(np.uint8))
 save_file(expected, out / "expected.safetensors")
+
+covered = {}
+for ending, size in (("", (16, 24)), (".upright", (24, 16)), (".square", (16, 16))):
+    transform = image_transform(size, is_train=False, mean=(0, 0, 0), std=(1, 1, 1))
+    for path in sorted(out.glob("rgb_*x*.png")):
+        values = transform(Image.open(path)).numpy() * 255
+        assert np.abs(values - values.round()).max() < 1e-4
+        covered[path.name + ending] = np.ascontiguousarray(values.round().astype(np.uint8).transpose(1, 2, 0))
+save_file(covered, out / "covered.safetensors")
 print(len(expected), "pictures,", sum(p.stat().st_size for p in out.iterdir()), "bytes")

@@ -129,19 +129,23 @@ def mask(height, width):
 CLASSES = {"text": "StableDiffusionPipeline", "image": "StableDiffusionImg2ImgPipeline", "inpaint": "StableDiffusionInpaintPipeline"}
 
 
-def control_net():
-    return draw(diffusers.ControlNetModel(block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=32, attention_head_dim=8,
-                                          down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), conditioning_embedding_out_channels=(16, 32)), 7)
+def control_net(xl=False):
+    changes = dict(cross_attention_dim=96, attention_head_dim=[1, 2], use_linear_projection=True, transformer_layers_per_block=[1, 2],
+                   down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), addition_embed_type="text_time", addition_time_embed_dim=8,
+                   projection_class_embeddings_input_dim=80) if xl else {}
+    return draw(diffusers.ControlNetModel(**dict(
+        block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=32, attention_head_dim=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), conditioning_embedding_out_channels=(16, 32)) | changes), 7)
 
 
 def pipeline(case):
     parts = components(case["model"])
     name = CLASSES[case["kind"]]
-    if case["model"] == "lcm":
+    if case["model"] == "lcm" and "control" not in case:
         name = {"text": "LatentConsistencyModelPipeline", "image": "LatentConsistencyModelImg2ImgPipeline"}[case["kind"]]
     if "control" in case:
         name = name.replace("Diffusion", "DiffusionControlNet")
-        parts["controlnet"] = control_net()
+        parts["controlnet"] = control_net(case["model"] == "sdxl")
     if case["model"] == "sdxl":
         return getattr(diffusers, name.replace("Diffusion", "DiffusionXL"))(**parts)
     return getattr(diffusers, name)(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
@@ -179,8 +183,11 @@ def run(case, dtype):
     if case["kind"] == "inpaint":
         arguments |= {"image": picture(*case["picture"]), "mask_image": mask(*case["picture"])}
     if "control" in case:
-        scale, guess = case["control"]
-        arguments |= {"image": picture(20, 31), "controlnet_conditioning_scale": scale, "guess_mode": guess}
+        scale, guess, start, end = case["control"] + [0.0, 1.0][len(case["control"]) - 2:]
+        if case["kind"] == "image":
+            arguments |= {"height": case["picture"][0], "width": case["picture"][1]}
+        arguments |= {"image" if case["kind"] == "text" else "control_image": picture(20, 31), "controlnet_conditioning_scale": scale, "guess_mode": guess,
+                      "control_guidance_start": start, "control_guidance_end": end}
     generator = torch.Generator().manual_seed(case["seed"])
     try:
         with torch.no_grad():
@@ -267,6 +274,14 @@ add("sd1", "image", strength=0.0, traps=[("strength", 0.3)])  # PNDM has one ste
 add("lcm", "image", strength=0.5, steps=3, traps=[("strength", 0.8)])
 add("sd1", scheduler="euler", control=[0.8, False], traps=[("control", [0.8, True])])
 add("sd1", scheduler="euler", control=[0.8, True], traps=[("control", [0.8, False])])
+add("sd1", scheduler="euler", steps=5, control=[0.8, False, 0.2, 0.8], traps=[("control", [0.8, False, 0.4, 0.8]), ("control", [0.8, False, 0.2, 0.6])])
+add("sd1", scheduler="heun", steps=3, control=[0.8, True, 0.0, 0.5], traps=[("control", [0.8, True])])
+add("sd1", "image", scheduler="heun", steps=5, strength=0.6, control=[0.8, False, 0.25, 0.75], traps=[("control", [0.8, False, 0.25, 0.5])])
+add("inpaint", "inpaint", steps=5, strength=0.9, control=[0.8, True, 0.0, 0.6], traps=[("control", [0.8, True, 0.0, 0.4])])
+add("sdxl", "image", steps=4, control=[0.8, False], traps=[("strength", 0.3), ("guidance_scale", 7.5)])
+add("sdxl", "inpaint", steps=4, control=[0.8, False, 0.5, 1.0], traps=[("guidance_scale", 7.5), ("strength", 1.0)])
+add("lcm", steps=3, guidance_scale=6.0, control=[0.8, False], traps=[("guidance_scale", 1.0)])
+add("lcm", "image", steps=3, strength=0.7, guidance_scale=6.0, control=[0.8, False], traps=[("guidance_scale", 1.0)])
 
 
 UNET = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "add_embedding.linear_1": "label_emb.0.0",
@@ -389,6 +404,7 @@ def main():
                     config["clip_sample"] = False  # as Stable Diffusion's own files have it, for a scheduler that asks
                 to.write_text(json.dumps(config, indent=1) + "\n")
     control_net().save_config(FOLDER / "control_net")
+    control_net(xl=True).save_config(FOLDER / "control_net_xl")
     rows, finals = [], {}
     for n, (case, traps) in enumerate(cases):
         single, _ = run(case, torch.float32)

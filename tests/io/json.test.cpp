@@ -52,6 +52,15 @@ TEST_CASE("a wrong or absent value names file, path and what was found") {
   CHECK_THROWS_AS(json.get<int>("a.size", 7), FileError);
 }
 
+TEST_CASE("extents have limits, alone and in lists") {
+  const Json config = Json::parse(R"({"width": 64, "depths": [1, [2, 4611686018427387904]], "absent": null, "few": [0, 3], "word": "two"})", "c.json");
+  check_extents(config, {"width", "absent", "nowhere"}, 1);
+  check_extents(config, {"few"}, 0, 3);
+  REQUIRE_THROWS_WITH(check_extents(config, {"width", "depths"}, 1, 1024), contains("c.json: depths.1.1: expected 1 to 1024, found 4611686018427387904"));
+  REQUIRE_THROWS_WITH(check_extents(config, {"few"}, 1), contains("few.0: expected 1 to 16777216, found 0"));
+  REQUIRE_THROWS_WITH(check_extents(config, {"word"}, 1), contains("word: expected an integer"));
+}
+
 TEST_CASE("text that is no strict JSON is refused with line and column") {
   const auto refused = [](std::string_view text, const std::string& because) {
     CHECK_THROWS_AS(parse(text), FileError);

@@ -95,6 +95,36 @@ TEST_CASE("normalisation by hand") {
   REQUIRE_THROWS_AS(group_norm(one, 2, one, none), ShapeError);
 }
 
+TEST_CASE("group_norm writes over its input only where nobody could see it") {
+  const Var<float> gamma(Values({4}, {1, 2, 3, 4})), beta(Values({4}, {0, 1, 0, 1}));
+  const auto make = [] { return Values({1, 2, 4}, {1, 5, 3, 30, -2, 4, 6, 8}); };
+  const Values right = group_norm(Var<float>(make()), 2, gamma, beta, 1e-5, true).value();
+  Var<float> x(make());
+  const float* const place = x.value().data();
+  const Var<float> over = group_norm(std::move(x), 2, gamma, beta, 1e-5, true);
+  CHECK((over.value().data() == place && over.value() == right));
+
+  const auto apart = [&](Var<float> value, const Values& unchanged) {
+    const float* const from = value.value().data();
+    const Var<float> y = group_norm(std::move(value), 2, gamma, beta, 1e-5, true);
+    CHECK((y.value().data() != from && y.value() == right && unchanged == make()));
+  };
+  const Var<float> held(make());
+  apart(held, held.value());  // another handle of the Var
+  Values shared = make();
+  apart(Var<float>(Values::adopt({1, 2, 4}, shared.memory())), shared);  // another tensor of the same memory
+  float own[8];
+  std::copy_n(shared.data(), 8, own);
+  const Values foreign = Values::adopt({1, 2, 4}, std::shared_ptr<float[]>(own, [](float*) {}));
+  apart(Var<float>(Values::adopt({1, 2, 4}, std::shared_ptr<float[]>(own, [](float*) {}))), foreign);  // memory that is not ours
+  Var<float> wanted = variable(make());
+  const Var<float> leaf = wanted.detach();
+  apart(std::move(wanted), leaf.value());
+  Var<float> recorded = variable(make()) * 1.0f;
+  const float* const from = recorded.value().data();
+  CHECK(group_norm(std::move(recorded), 2, gamma, beta, 1e-5, true).value().data() != from);  // backward will read it
+}
+
 TEST_CASE("softmax by hand") {
   const Var<double> x = Tensor<double>({2, 2}, {0, std::log(3.0), 1000, 1000});
   CHECK(softmax(x).value()(0, 1) == Approx(0.75));

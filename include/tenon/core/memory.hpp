@@ -222,6 +222,19 @@ void drop_pages(const std::shared_ptr<P>& memory, std::size_t bytes) {
 #endif
 }
 
+namespace detail {
+/// The deleter of what `allocate` returns.
+struct GivesBlock {
+  std::size_t bytes;
+  void operator()(void* block) const { BlockCache::instance().give(block, bytes); }
+};
+/// Whether these elements are of `allocate`, so that nobody else has a pointer to them that counts.
+template <class P>
+bool is_block(const std::shared_ptr<P>& memory) {
+  return std::get_deleter<GivesBlock>(memory) != nullptr;
+}
+}  // namespace detail
+
 /// `count` uninitialised elements, 64-byte aligned, shared by copies of the pointer. Throws std::bad_alloc.
 template <class T>
 std::shared_ptr<T[]> allocate(Index count) {
@@ -230,7 +243,7 @@ std::shared_ptr<T[]> allocate(Index count) {
   if (n > static_cast<std::size_t>(-1) / 4 / sizeof(T)) throw std::bad_alloc();
   const std::size_t bytes = n * sizeof(T);
   T* block = static_cast<T*>(detail::BlockCache::instance().take(bytes));
-  return std::shared_ptr<T[]>(block, [bytes](T* p) { detail::BlockCache::instance().give(p, bytes); });
+  return std::shared_ptr<T[]>(block, detail::GivesBlock{bytes});
 }
 
 /// Scratch for kernels: `count` uninitialised elements, 64-byte aligned, owned by this object.

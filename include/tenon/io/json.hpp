@@ -5,6 +5,7 @@
 //   auto width = config.get<Index>("vision_config.hidden_size");
 //   auto eps = config.get<double>("vision_config.layer_norm_eps", 1e-5);
 #include <concepts>
+#include <initializer_list>
 #include <limits>
 #include <memory>
 #include <string>
@@ -100,6 +101,11 @@ TENON_IN_BODY std::string shown(const nlohmann::json& value);
 
 /// Writes a value, keys sorted, two spaces to a level, through atomic_write. Throws FileError on broken UTF-8 too.
 TENON_IN_BODY void save_json(const std::string& path, const nlohmann::json& value, FileOperations& files = system_files());
+
+/// How many layers a configuration may ask for: one that is hostile would fill the memory before anything else is seen.
+inline constexpr Index max_layers = 1024;
+/// Throws FileError unless every number at `keys`, alone or in lists, lies in these limits; absent and null ones do.
+TENON_IN_BODY void check_extents(const Json& json, std::initializer_list<std::string_view> keys, Index least, Index most = Index{1} << 24);
 
 }  // namespace tenon::inline TENON_ABI
 

@@ -233,4 +233,17 @@ TENON_IN_BODY void save_json(const std::string& path, const nlohmann::json& valu
   atomic_write(path, [&](FileSink& sink) { sink.write(text); }, files);
 }
 
+TENON_IN_BODY void check_extents(const Json& json, std::initializer_list<std::string_view> keys, Index least, Index most) {
+  const auto inside = [&](const std::string& key, const auto& self) -> void {
+    if (json.is_null(key)) return;
+    if (const Json part = json.at(key); part.is_array()) {
+      for (Index i = 0; i < part.size(); ++i) self(join_text(key, '.', i), self);
+      return;
+    }
+    const auto found = json.get<Index>(key);
+    check<FileError>(found >= least && found <= most, "config", json.file(), ": ", key, ": expected ", least, " to ", most, ", found ", found);
+  };
+  for (const auto key : keys) inside(std::string(key), inside);
+}
+
 }  // namespace tenon::inline TENON_ABI

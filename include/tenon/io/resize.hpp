@@ -138,17 +138,21 @@ inline Image resize_lanczos(const Image& image, Index height, Index width) {
   return detail::resize_with("resize_lanczos", image, height, width, detail::lanczos_kernel);
 }
 
-/// The `height` x `width` middle of a picture, zeros outside it (transformers' center_crop).
-inline Image center_crop(const Image& image, Index height, Index width) {
-  // A crop larger than the picture puts the odd pixel of padding before it, a smaller one cuts it after.
-  const auto offset = [](Index from, Index to) { return from >= to ? (from - to) / 2 : -((to - from + 1) / 2); };
-  const Index top = offset(image.height, height), left = offset(image.width, width);
+/// The part of a picture of `height` x `width` whose upper left corner lies at `top`, `left`; zeros outside the picture.
+inline Image crop_at(const Image& image, Index top, Index left, Index height, Index width) {
   Image out(height, width, image.channels);
   for (Index y = 0; y < height; ++y)
     for (Index x = 0; x < width; ++x)
       if (y + top >= 0 && y + top < image.height && x + left >= 0 && x + left < image.width)
         std::copy_n(image.at(y + top, x + left), image.channels, out.at(y, x));
   return out;
+}
+
+/// The `height` x `width` middle of a picture, zeros outside it (transformers' center_crop).
+inline Image center_crop(const Image& image, Index height, Index width) {
+  // A crop larger than the picture puts the odd pixel of padding before it, a smaller one cuts it after.
+  const auto offset = [](Index from, Index to) { return from >= to ? (from - to) / 2 : -((to - from + 1) / 2); };
+  return crop_at(image, offset(image.height, height), offset(image.width, width), height, width);
 }
 
 }  // namespace tenon::inline TENON_ABI

@@ -51,8 +51,8 @@ struct GroupNorm {
     init::constant(bias, T(0));
   }
 
-  /// x [N, H, W, C] -> the same shape.
-  Var<T> operator()(const Var<T>& x, bool silu = false) const;
+  /// x [N, H, W, C] -> the same shape; see group_norm for an x that is moved here.
+  Var<T> operator()(Var<T> x, bool silu = false) const;
 
   template <class Self, class F>
   static void fields(Self& s, F&& f) {
@@ -71,8 +71,8 @@ Var<T> LayerNorm<T>::operator()(const Var<T>& x) const {
 }
 
 template <class T>
-Var<T> GroupNorm<T>::operator()(const Var<T>& x, bool silu) const {
-  if (patches.empty()) return group_norm(x, groups, weight->var(), bias->var(), eps, silu);
+Var<T> GroupNorm<T>::operator()(Var<T> x, bool silu) const {
+  if (patches.empty()) return group_norm(std::move(x), groups, weight->var(), bias->var(), eps, silu);
   if (const auto parts = row_groups(patches); !parts.empty()) return by_rows(parts, x, [&](const Var<T>& part) { return (*this)(part, silu); });
   const bool fused = !changes_output(patches);
   const Var<T> y = through(

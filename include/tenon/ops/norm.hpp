@@ -85,6 +85,15 @@ struct GroupNormPullback : NormPullback<T> {
     });
   }
 };
+
+/// Where an operation that reads each element before it writes it may put its result: over `x` when this is the last handle of
+/// the value and nothing is recorded, else into new memory.
+template <Real T, class... Vars>
+Tensor<T> over(const Var<T>& x, const Vars&... others) {
+  const auto& memory = x.value().memory();
+  const bool last = x.shared().use_count() == 1 && memory.use_count() == 1 && is_block(memory);
+  return last && !wants_grad(x, others...) ? Tensor<T>::adopt(x.shape(), memory) : Tensor<T>::uninitialized(x.shape());
+}
 }  // namespace detail
 
 /// (x - mean) / sqrt(variance + eps) * gamma + beta along the last axis (Ba et al., 1607.06450); x [..., D], gamma and
@@ -101,14 +110,16 @@ Var<T> layer_norm(const Var<T>& x, const Var<T>& gamma, const Var<T>& beta, doub
 }
 
 /// Normalises each sample's channels in `groups` groups over all pixels (Wu and He, 1803.08494), then `* gamma + beta`,
-/// then SiLU when asked; x [N, ..., C], gamma and beta [C]. Throws ShapeError when they do not fit.
+/// then SiLU when asked; x [N, ..., C], gamma and beta [C]. An x that is moved here and has no other handle may hold the result: at
+/// the end of a decoder that is a fifth of all memory. Throws ShapeError when they do not fit.
 template <Real T>
-Var<T> group_norm(const Var<T>& x, Index groups, const Var<T>& gamma, const Var<T>& beta, double eps = 1e-5, bool silu = false) {
+Var<T> group_norm(Var<T> x, Index groups, const Var<T>& gamma, const Var<T>& beta, double eps = 1e-5, bool silu = false) {
   check<ShapeError>(x.rank() >= 2 && gamma.shape() == Shape{x.extent(-1)} && beta.shape() == gamma.shape(), "group_norm",
                     "expected gamma and beta of the last extent of x ", x.shape(), ", got ", gamma.shape(), " and ", beta.shape());
   const Index n = x.extent(0), channels = x.extent(-1), pixels = n * channels > 0 ? x.size() / (n * channels) : 0;
   check<ShapeError>(groups > 0 && channels % groups == 0, "group_norm", "expected channels that divide in ", groups, " groups, got x ", x.shape(), " and gamma ", gamma.shape());
-  auto y = Tensor<T>::uninitialized(x.shape()), mean = Tensor<T>::uninitialized({n, groups}), rstd = Tensor<T>::uninitialized({n, groups});
+  Tensor<T> y = detail::over(x, gamma, beta);
+  auto mean = Tensor<T>::uninitialized({n, groups}), rstd = Tensor<T>::uninitialized({n, groups});
   kernels::group_norm_forward(n, pixels, channels, groups, eps, silu, x.value().data(), gamma.value().data(), beta.value().data(), y.data(), mean.data(), rstd.data());
   return record(std::move(y), {x, gamma, beta},
                 detail::GroupNormPullback<T>{{detail::Saved<T>(x.shared()), gamma.shared(), beta.shared(), std::move(mean), std::move(rstd)}, n, pixels, channels, groups, eps, silu});

@@ -4,6 +4,7 @@
 #include <tenon/autograd/gradcheck.hpp>
 #include <tenon/models/clip/bpe_trainer.hpp>
 #include <tenon/models/clip/checkpoint.hpp>
+#include <tenon/models/clip/image_encoder.hpp>
 #include <tenon/models/clip/zero_shot.hpp>
 #include <tenon/ops/create.hpp>
 #include <tenon/peft/bottleneck.hpp>
@@ -169,7 +170,30 @@ TEST_CASE("read_clip_config") {
   CHECK(eos(R"({"text_config": {"eos_token_id": 2, "vocab_size": 99}})") == 98);
   CHECK(eos(R"({"text_config": {"eos_token_id": 7}, "text_config_dict": null})") == 7);
   CHECK(eos(R"({"text_config": {"eos_token_id": 7}, "text_config_dict": {"hidden_size": 64}})") == 49407);  // as in transformers
-  REQUIRE_THROWS_AS(eos(R"({"text_config": {"hidden_act": "swoosh"}})"), Error);
+}
+
+TEST_CASE("sizes that no model has are named before anything is made of them") {
+  const auto read = [](const std::string& vision) { return read_clip_config(Json::parse(R"({"vision_config": {)" + vision + "}}", "c.json")); };
+  CHECK(read(R"("image_size": [24, 40])").image_size() == ImageSize(24, 40));
+  CHECK(read(R"("image_size": [24, 24])").image_size() == 24);
+  CHECK(read(R"("image_size": null)").image_size() == 224);
+  const std::pair<const char*, const char*> wrong[] = {
+      {R"("image_size": [0, 5])", "c.json: vision_config.image_size.0: expected 1 to 16384, found 0"},
+      {R"("image_size": [8, -1])", "c.json: vision_config.image_size.1: expected 1 to 16384, found -1"},
+      {R"("image_size": 9223372036854775807)", "c.json: vision_config.image_size: expected 1 to 16384, found 9223372036854775807"},
+      {R"("image_size": [1, 2, 3])", "c.json: vision_config.image_size: expected a number or [height, width], found 3 numbers"},
+      {R"("image_size": [])", "c.json: vision_config.image_size: expected a number or [height, width], found 0 numbers"},
+      {R"("image_size": [[24, 24], 24])", "c.json: vision_config.image_size.0: expected an integer, found array"},
+      {R"("image_size": {"0": 24})", "c.json: vision_config.image_size: expected an integer, found object"},
+      {R"("hidden_act": "swoosh")", "c.json: vision_config.hidden_act: [activation] expected relu, gelu"},
+      {R"("patch_size": 0)", "c.json: vision_config.patch_size: expected 1 to 16777216, found 0"},
+      {R"("hidden_size": -1)", "c.json: vision_config.hidden_size: expected 1 to 16777216, found -1"},
+      {R"("num_hidden_layers": 4611686018427387904)", "c.json: vision_config.num_hidden_layers: expected 0 to 1024, found 4611686018427387904"},
+      {R"("num_hidden_layers": -1)", "c.json: vision_config.num_hidden_layers: expected 0 to 1024, found -1"}};
+  for (const auto& [text, message] : wrong) {
+    REQUIRE_THROWS_WITH(read(text), contains(message));
+    REQUIRE_THROWS_WITH(read_vision_config(Json::parse(R"({"model_type": "clip", "vision_config": {)" + std::string(text) + "}}", "c.json")), contains(message));
+  }
 }
 
 TEST_CASE("another model's folder is named in one line") {

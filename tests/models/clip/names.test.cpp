@@ -13,7 +13,7 @@ const std::string folder = golden::path("clip_names");
 }
 
 TEST_CASE("open_clip's and OpenAI's checkpoints give open_clip's features") {
-  for (const std::string checkpoint : {"open_clip", "vit.pt", "resnet.pt"}) {
+  for (const std::string checkpoint : {"open_clip", "open_clip_wide", "vit.pt", "resnet.pt"}) {
     INFO(checkpoint);
     const auto file = SafetensorsFile::open(folder + "/expected_" + checkpoint.substr(0, checkpoint.find('.')) + ".safetensors");
     const Clip<double> clip = load_clip<double>(folder + "/" + checkpoint);
@@ -86,6 +86,19 @@ TEST_CASE("open_clip's variants are read or refused") {
   REQUIRE_THROWS_WITH(read("", R"("pool_type": "last")"), contains("text_cfg.pool_type: expected argmax, found last"));
   REQUIRE_THROWS_WITH(read("", R"("act_kwargs": {"approximate": "tanh"})"), contains("text_cfg.act_kwargs.approximate: expected none, found tanh"));
   REQUIRE_THROWS_WITH(read("", R"("no_causal_mask": true)"), contains("text_cfg.no_causal_mask"));
+  CHECK(read(R"("image_size": [32, 32])", "").image_size() == 32);
+  CHECK(read(R"("layers": [1, 2, 3, 4], "image_size": [64, 64])", "").resnet_config->layers == std::array<Index, 4>{1, 2, 3, 4});
+  const std::pair<const char*, const char*> wrong[] = {
+      {R"("head_width": 0)", "test: vision_cfg.head_width: expected 1 to 16777216, found 0"},
+      {R"("layers": [1, 1, 1, 1], "head_width": 0)", "test: vision_cfg.head_width: expected 1 to 16777216, found 0"},
+      {R"("layers": [1, 4611686018427387904, 1, 1])", "test: vision_cfg.layers.1: expected 0 to 1024, found 4611686018427387904"},
+      {R"("layers": [1, 1, 1])", "test: vision_cfg.layers: expected 4 numbers, found 3"},
+      {R"("layers": [1, 1, 1, 1], "image_size": [32, 64])", "test: vision_cfg.image_size: expected one number for a ResNet, found 32 x 64"},
+      {R"("layers": 4611686018427387904)", "test: vision_cfg.layers: expected 0 to 1024, found 4611686018427387904"},
+      {R"("mlp_ratio": 1e300)", "test: vision_cfg.mlp_ratio: expected above 0 and at most 1024, found 1e+300"},
+      {R"("image_size": [0, 5])", "test: vision_cfg.image_size.0: expected 1 to 16384, found 0"}};
+  for (const auto& [text, message] : wrong) REQUIRE_THROWS_WITH(read(text, ""), contains(message));
+  REQUIRE_THROWS_WITH(read("", R"("width": 0)"), contains("text_cfg.width: expected 1 to 16777216, found 0"));
 }
 
 TEST_CASE("a checkpoint of something else is named") {

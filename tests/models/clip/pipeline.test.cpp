@@ -103,6 +103,33 @@ TEST_CASE("files: the good ones embedded, the broken ones named, any batch and n
   REQUIRE(clip.embed_files(std::vector<std::string>{}).features.shape() == Shape{0, 20});
   REQUIRE(clip.embed_files(std::vector{paths[2]}).features.shape() == Shape{0, 20});
   REQUIRE_THROWS_WITH(clip.embed_files(paths, {.batch = 0}), contains("a batch of at least 1, got 0"));
+  save_png(Image(16384, 1), paths[2]);  // its shortest edge resized, it has too many pixels: named as well
+  auto larger = folder.load();
+  set_image_size(larger, 96);
+  const auto long_one = larger.embed_files(std::span(paths).subspan(2, 2));
+  REQUIRE(long_one.read == std::vector<std::size_t>{1});
+  CHECK_THAT(long_one.errors.at(0), contains("p2.png: [resize_bicubic] expected at most 64000000 pixels"));
+}
+
+TEST_CASE("pictures of OpenAI's and open_clip's checkpoints are cropped as torchvision has it") {
+  const std::string names = golden::path("clip_names");
+  for (const char* checkpoint : {"/open_clip", "/vit.pt", "/resnet.pt"}) CHECK(ClipPipeline<float>::load(names + checkpoint).processor.even_crop);
+  CHECK_FALSE(ClipPipeline<float>::load(golden::path("clip")).processor.even_crop);
+  auto clip = ClipPipeline<float>::load(names + "/open_clip");
+  set_image_size(clip, 48);
+  CHECK(clip.processor.even_crop);
+}
+
+TEST_CASE("a pipeline in float64") {
+  const Folder folder("pipeline-double");
+  const auto wide = ClipPipeline<double>::load(folder.path.string());
+  const auto clip = folder.load();
+  const std::vector<Image> images{picture(30, 41, 1)};
+  const auto features = wide.embed_images(images);
+  CHECK(golden::error(features, clip.embed_images(images)) < 1e-5);
+  CHECK(golden::error(wide.embed_texts({{std::string("a cat")}}), clip.embed_texts({{std::string("a cat")}})) < 1e-5);
+  CHECK(wide.zero_shot(features, {"cat"}) == Tensor<double>::full({1, 1}, 1));  // one label is sure
+  CHECK(wide.zero_shot(Tensor<double>({0, 20}), {"cat", "dog"}).shape() == Shape{0, 2});
 }
 
 TEST_CASE("the processor is the folder's") {
@@ -116,7 +143,7 @@ TEST_CASE("the processor is the folder's") {
   put(folder / "processor_config.json", five);  // transformers 5 reads this one first
   REQUIRE(folder.load().processor.shortest_edge == 28);
   put(folder / "processor_config.json", R"({"image_processor": {"crop_size": 32}})");
-  REQUIRE_THROWS_WITH(folder.load(), contains("processor_config.json: expected pictures of the model's 24 pixels, found 32 x 32"));
+  REQUIRE_THROWS_WITH(folder.load(), contains("processor_config.json: expected pictures of the model's 24 pixels, found 32"));
 }
 
 TEST_CASE("the processor follows set_image_size") {
@@ -126,6 +153,11 @@ TEST_CASE("the processor follows set_image_size") {
   set_image_size(clip, 48);
   REQUIRE((clip.processor.crop_height == 48 && clip.processor.crop_width == 48 && clip.processor.shortest_edge == 54));
   REQUIRE(clip.embed_images(std::vector{picture(60, 50, 3)}).shape() == Shape{1, 20});
+  set_image_size(clip, {24, 48});  // no square: pictures are resized to cover it
+  REQUIRE((clip.processor.crop_size() == ImageSize(24, 48) && clip.processor.cover));
+  REQUIRE(clip.embed_images(std::vector{picture(60, 50, 3)}).shape() == Shape{1, 20});
+  set_image_size(clip, 48);
+  REQUIRE_FALSE(clip.processor.cover);
   set_image_size(clip.model, 24);
   REQUIRE_THROWS_WITH(clip.embed_images(std::vector{picture(60, 50, 3)}), contains("expected pictures [N, 24, 24, 3], got [1, 48, 48, 3]"));
 }

@@ -82,6 +82,25 @@ TEST_CASE("files of any mode, size and orientation become what Pillow and transf
   REQUIRE((turned.width == 19 && turned.height == 30 && as_stored.width == 30 && as_stored.height == 19));
 }
 
+TEST_CASE("pictures are covered and cropped as open_clip has it, in a square or not") {
+  const std::string folder = std::string(TENON_TEST_DATA) + "/preprocess_modes/";
+  const auto expected = SafetensorsFile::open(folder + "covered.safetensors");
+  for (const auto& name : expected.names()) {
+    const auto kind = name.substr(name.find(".png") + 4);
+    const auto processor = read_image_processor(Json::parse(R"({"model_cfg": {}})", "o.json"), kind == ".upright" ? ImageSize(24, 16) : kind == ".square" ? 16 : ImageSize(16, 24));
+    const Image found = processor.crop(load_image(folder + name.substr(0, name.size() - kind.size())));
+    const auto right = expected.load<std::uint8_t>(name);
+    REQUIRE(right.shape() == Shape{found.height, found.width, 3});
+    INFO(name);
+    CHECK(std::equal(right.begin(), right.end(), found.pixels.begin(), found.pixels.end()));
+  }
+  REQUIRE(expected.names().size() == 42);
+  // transformers' processor begins at the pixel before
+  const auto other = expected.load<std::uint8_t>("rgb_16x19.png.square");
+  const Image found = ClipImageProcessor(16).crop(load_image(folder + "rgb_16x19.png"));
+  REQUIRE_FALSE(std::equal(other.begin(), other.end(), found.pixels.begin(), found.pixels.end()));
+}
+
 TEST_CASE("the keys of preprocessor_config.json") {
   const auto read = [](const std::string& text) { return read_image_processor(Json::parse(text, "p.json"), 32); };
   const auto plain = read("{}");
@@ -113,6 +132,12 @@ TEST_CASE("the keys of preprocessor_config.json") {
   REQUIRE(none(Image(4, 5, 3, 200)) == Tensor<float>::full({1, 2, 2, 3}, 200));
   REQUIRE(read(R"({"size": {"height": 40, "width": 48}, "do_center_crop": null, "crop_size": 9})").crop_width == 48);
 
+  // a crop that is no square is covered, unless the file says how large the picture is to be
+  const auto wide = [](const std::string& text) { return read_image_processor(Json::parse(text, "p.json"), {16, 24}); };
+  REQUIRE((wide("{}").cover && wide("{}").crop_size() == ImageSize(16, 24)));
+  REQUIRE_FALSE(wide(R"({"size": 16})").cover);
+  REQUIRE(wide(R"({"model_cfg": {}, "preprocess_cfg": {"resize_mode": "squash"}})").crop(Image(7, 9)).width == 24);
+
   REQUIRE_THROWS_WITH(read(R"({"resample": 2})"), contains("p.json: expected resample 3 (bicubic), found 2"));
   REQUIRE_THROWS_WITH(read(R"({"size": {"shortest_edge": 8, "longest_edge": 9}})"), contains("found longest_edge"));
   REQUIRE_THROWS_WITH(read(R"({"size": {"shorter": 8}})"), contains("size.shortest_edge"));
@@ -130,6 +155,7 @@ TEST_CASE("the keys of open_clip_config.json") {
   const auto plain = read(R"({"model_cfg": {}, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}})");
   REQUIRE((plain.shortest_edge == 32 && plain.crop_height == 32 && plain.exact_height == 0 && plain.mean[1] == 0.5f && plain.std[2] == 0.5f));
   REQUIRE(read(R"({"model_cfg": {}})").mean == ClipImageProcessor{}.mean);
+  REQUIRE((plain.even_crop && plain.at_size(48).even_crop && !ClipImageProcessor(32).even_crop));
   REQUIRE(read(R"({"preprocess_cfg": {"interpolation": "bicubic", "resize_mode": "squash"}})").exact_width == 32);
   REQUIRE_THROWS_WITH(read(R"({"preprocess_cfg": {"interpolation": "bilinear"}})"), contains("found bilinear and shortest"));
   REQUIRE_THROWS_WITH(read(R"({"preprocess_cfg": {"resize_mode": "longest"}})"), contains("found bicubic and longest"));

@@ -71,9 +71,11 @@ TEST_CASE("complete runs give diffusers' latents") {
     Options options = options_of(c);
     ControlNet<float> net;
     if (c.contains("control")) {
-      net = ControlNet<float>(read_control_net_config(Json::read(golden_folder + "/control_net/config.json")));
+      const bool xl = pipe.family == DiffusionFamily::sdxl;
+      net = ControlNet<float>(read_control_net_config(Json::read(golden_folder + (xl ? "/control_net_xl/config.json" : "/control_net/config.json"))));
       tiny::draw(net, 7);
-      options.controls.push_back({&net, tiny::picture(20, 31), {.scale = c.get<double>("control.0"), .guess = c.get<bool>("control.1")}});
+      options.controls.push_back({&net, tiny::picture(20, 31), {.scale = c.get<double>("control.0"), .guess = c.get<bool>("control.1")},
+                                  c.get("control.2", 0.0), c.get("control.3", 1.0)});
     }
     const auto out = pipe.generate(c.get<std::string>("prompt"), options);
     CHECK(golden::error(out.latents, finals.load<double>(std::to_string(n))) < 20 * c.get<double>("distance"));
@@ -194,6 +196,9 @@ TEST_CASE("a picture that a ControlNet guides has the size of what it reads") {
   CHECK(image.height == 32);
   options.width = options.height = 16;
   CHECK(pipe("a red apple", options).width == 16);
+  options.controls.front().start = 0.5;
+  options.controls.front().end = 0.5;
+  REQUIRE_THROWS_WITH(pipe("a red apple", options), contains("a later end of at most 1, got 0.500000 to 0.500000"));
 }
 
 TEST_CASE("a scheduler's outdated options are mended as diffusers' pipelines mend them") {
@@ -214,11 +219,56 @@ TEST_CASE("a scheduler's outdated options are mended as diffusers' pipelines men
   const auto choice = StableDiffusion<float>::load(copy).scheduler;
   CHECK(!choice.for_run("ddpm").clip_sample);
   CHECK(choice.for_run("ddim").clip_sample == false);
-  SchedulerChoice pndm{"pndm", {.skip_prk_steps = false}};
-  mend_outdated(pndm, "StableDiffusionXLInpaintPipeline");
-  CHECK(pndm.config.skip_prk_steps == false);
-  mend_outdated(pndm, "StableDiffusionInpaintPipeline");
-  CHECK(pndm.config.skip_prk_steps == true);
+  SchedulerChoice old{"pndm", {.steps_offset = 0, .clip_sample = true, .skip_prk_steps = false}};
+  CHECK(old.for_run("pndm").steps_offset == 0);
+  old.outdated = old.config;
+  CHECK(old.for_run("pndm").steps_offset == 1);
+  CHECK(old.for_run("pndm").clip_sample == false);
+  CHECK(old.for_run("pndm").skip_prk_steps == false);
+  CHECK(old.for_run("pndm", true).steps_offset == 1);
+  CHECK(old.for_run("pndm", true).clip_sample == true);
+  CHECK(old.for_run("pndm", true).skip_prk_steps == true);
+  old.config.steps_offset = 2;  // what was asked for stays
+  CHECK(old.for_run("pndm").steps_offset == 2);
+  CHECK_FALSE(StableDiffusion<float>::load(models().folder("sdxl")).scheduler.outdated);
+  CHECK_FALSE(StableDiffusion<float>::load(models().folder("lcm")).scheduler.outdated);
+}
+
+TEST_CASE("with ControlNets a scheduler's outdated options stay, as in diffusers' pipelines") {
+  auto pipe = StableDiffusion<float>::load(models().folder("sd1"));
+  ControlNet<float> net(read_control_net_config(Json::read(golden_folder + "/control_net/config.json")));
+  tiny::draw(net, 7);
+  Options options{.steps = 2, .seed = 3, .width = 24, .height = 16, .controls = {{&net, tiny::picture(16, 24), {}}}};
+  const auto latents = [&] { return pipe.generate("a red apple", options).latents; };
+  pipe.scheduler.config.steps_offset = 0;
+  pipe.scheduler.outdated.reset();
+  const auto expected = latents();
+  pipe.scheduler.outdated = pipe.scheduler.config;
+  CHECK(latents() == expected);
+  options.controls.clear();
+  const auto mended = latents();
+  pipe.scheduler.outdated.reset();
+  CHECK_FALSE(latents() == mended);
+}
+
+TEST_CASE("a first ControlNet that pools puts all of them in guess mode") {
+  for (const bool xl : {false, true}) {
+    const auto pipe = StableDiffusion<float>::load(models().folder(xl ? "sdxl" : "sd1"));
+    const auto config = read_control_net_config(Json::read(golden_folder + (xl ? "/control_net_xl/config.json" : "/control_net/config.json")));
+    ControlNet<float> plain(config), pooling(config);
+    tiny::draw(plain, 7);
+    tiny::draw(pooling, 8);
+    pooling.config.global_pool_conditions = true;
+    Options options{.steps = 1, .width = 24, .height = 16};
+    const auto latents = [&](const ControlNet<float>& first, bool guess, const ControlNet<float>& second, bool second_guess) {
+      options.controls = {{&first, tiny::picture(16, 24), {.guess = guess}}, {&second, tiny::picture(16, 24), {.guess = second_guess}}};
+      return pipe.generate("a red apple", options).latents;
+    };
+    CHECK(latents(pooling, false, plain, false) == latents(pooling, true, plain, true));
+    CHECK_FALSE(latents(plain, false, pooling, false) == latents(plain, false, pooling, true));
+    options.image = tiny::picture(16, 24), options.mask = tiny::mask(16, 24), options.strength = 1;
+    CHECK((latents(pooling, false, plain, false) == latents(pooling, true, plain, true)) == !xl);  // diffusers' inpainting of SDXL does not
+  }
 }
 
 TEST_CASE("options that do not go together") {

@@ -251,6 +251,9 @@ TEST_CASE("configurations of U-Nets") {
     CHECK(params(a).size() == params(b).size());
   }
   const auto reading = [](const std::string& text) { return read_unet_config(Json::parse(text, "config.json")); };
+  REQUIRE_THROWS_WITH(reading(R"({"layers_per_block": [2, 9223372036854775807]})"), contains("layers_per_block.1: expected 0 to 1024"));
+  REQUIRE_THROWS_WITH(reading(R"({"transformer_layers_per_block": [1, [1, 1025]]})"), contains("transformer_layers_per_block.1.1: expected 0 to 1024"));
+  REQUIRE_THROWS_WITH(reading(R"({"cross_attention_dim": 0})"), contains("cross_attention_dim: expected 1 to 16777216, found 0"));
   REQUIRE_THROWS_WITH(reading(R"({"act_fn": "mish"})"), contains("[unet] config.json: act_fn") && contains("\"mish\""));
   REQUIRE_THROWS_WITH(reading(R"({"down_block_types": ["KDownBlock2D"]})"), contains("down_block_types") && contains("KDownBlock2D"));
   REQUIRE_THROWS_WITH(reading(R"({"class_embed_type": "projection"})"), contains("class_embed_type"));

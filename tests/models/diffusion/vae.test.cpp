@@ -200,4 +200,8 @@ TEST_CASE("AutoencoderTiny is diffusers'") {
   CHECK(vae.config.scale() == 4);
   REQUIRE_THROWS_AS(vae.encode(Var<float>(expected("latents"))), ShapeError);
   REQUIRE_THROWS_WITH(read_autoencoder_tiny_config(Json::parse(R"({"num_encoder_blocks": [1]})", "config.json")), contains("encoder"));
+  const auto hostile = [](const std::string& key, const std::string& value) { return Json::parse("{\"" + key + "\": " + value + "}", "config.json"); };
+  REQUIRE_THROWS_WITH(read_autoencoder_tiny_config(hostile("num_decoder_blocks", "[3, 3, 3, 4611686018427387904]")), contains("num_decoder_blocks.3: expected 0 to 1024"));
+  REQUIRE_THROWS_WITH(read_autoencoder_kl_config(hostile("layers_per_block", "4611686018427387904")), contains("layers_per_block: expected 0 to 1024"));
+  REQUIRE_THROWS_WITH(read_autoencoder_kl_config(hostile("block_out_channels", "[64, -1]")), contains("block_out_channels.1: expected 1 to 16777216, found -1"));
 }

@@ -14,7 +14,7 @@ struct ClipImageEncoder {
 
   ClipImageEncoder() = default;
   /// Declared: to be loaded or initialised. `projection` 0: none.
-  explicit ClipImageEncoder(const ClipVisionConfig& config, Index projection = 0) : vision_model(config), processor(ClipImageProcessor().at_size(config.image_size)) {
+  explicit ClipImageEncoder(const ClipVisionConfig& config, Index projection = 0) : vision_model(config), processor(config.image_size) {
     if (projection > 0) visual_projection.emplace(config.hidden_size, projection, false);
   }
 
@@ -44,14 +44,14 @@ TENON_ON_CALL ClipVisionConfig read_vision_config(const Json& json) {
   check<FileError>(type == "clip_vision_model" || type == "clip", "image_encoder", json.file(), ": expected a CLIP vision model, found ", type);
   const std::string part = json.contains("vision_config.hidden_size") || type == "clip" ? "vision_config." : "";
   ClipVisionConfig c;
-  c.image_size = json.get(part + "image_size", c.image_size);
-  c.patch_size = json.get(part + "patch_size", c.patch_size);
-  c.num_channels = json.get(part + "num_channels", c.num_channels);
-  c.hidden_size = json.get(part + "hidden_size", c.hidden_size);
-  c.intermediate_size = json.get(part + "intermediate_size", c.intermediate_size);
-  c.num_hidden_layers = json.get(part + "num_hidden_layers", c.num_hidden_layers);
-  c.num_attention_heads = json.get(part + "num_attention_heads", c.num_attention_heads);
-  c.hidden_act = kernels::activation_from_name(json.get(part + "hidden_act", std::string(name_of(c.hidden_act))));
+  c.image_size = read_image_size(json, part + "image_size", c.image_size);
+  c.patch_size = read_extent(json, part + "patch_size", c.patch_size);
+  c.num_channels = read_extent(json, part + "num_channels", c.num_channels);
+  c.hidden_size = read_extent(json, part + "hidden_size", c.hidden_size);
+  c.intermediate_size = read_extent(json, part + "intermediate_size", c.intermediate_size);
+  c.num_hidden_layers = read_extent(json, part + "num_hidden_layers", c.num_hidden_layers, 0, max_layers);
+  c.num_attention_heads = read_extent(json, part + "num_attention_heads", c.num_attention_heads);
+  c.hidden_act = read_activation(json, part + "hidden_act", c.hidden_act);
   c.layer_norm_eps = json.get(part + "layer_norm_eps", c.layer_norm_eps);
   return c;
 }
@@ -75,8 +75,8 @@ ClipImageEncoder<T> load_image_encoder(const std::string& folder, std::optional<
   for (const char* place : {"/preprocessor_config.json", "/../feature_extractor/preprocessor_config.json"})
     if (::access((folder + place).c_str(), F_OK) == 0) {
       out.processor = read_image_processor(Json::read(folder + place), config.image_size);
-      check<FileError>(out.processor.crop_height == config.image_size && out.processor.crop_width == config.image_size, "image_encoder", folder, place,
-                       ": expected pictures of the model's ", config.image_size, " pixels, found ", out.processor.crop_height, " x ", out.processor.crop_width);
+      check<FileError>(out.processor.crop_size() == config.image_size, "image_encoder", folder, place,
+                       ": expected pictures of the model's ", config.image_size, " pixels, found ", out.processor.crop_size());
       break;
     }
   return out;

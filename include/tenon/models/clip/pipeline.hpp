@@ -49,15 +49,17 @@ struct ClipPipeline {
   static ClipPipeline load(const std::string& path, const ClipLoadOptions& options = {}) {
     ClipPipeline out;
     out.model = load_clip<T>(path, options);
-    const Index size = out.model.config.image_size(), vocabulary = out.model.config.text_config.vocab_size;
-    out.processor.shortest_edge = out.processor.crop_height = out.processor.crop_width = size;
+    const ImageSize size = out.model.config.image_size();
+    const Index vocabulary = out.model.config.text_config.vocab_size;
+    out.processor = ClipImageProcessor(size);
+    out.processor.even_crop = !detail::exists(path + "/config.json");  // one file: OpenAI's or open_clip's
     for (const char* name : {"/processor_config.json", "/preprocessor_config.json", "/open_clip_config.json"}) {
       if (!detail::exists(path + name)) continue;
       const Json json = Json::read(path + name);
       if (name == std::string_view("/processor_config.json") && !json.contains("image_processor")) continue;  // before transformers 5
       out.processor = read_image_processor(json, size);
-      check<FileError>(out.processor.crop_height == size && out.processor.crop_width == size, "ClipPipeline", path, name,
-                       ": expected pictures of the model's ", size, " pixels, found ", out.processor.crop_height, " x ", out.processor.crop_width);
+      check<FileError>(out.processor.crop_size() == size, "ClipPipeline", path, name,
+                       ": expected pictures of the model's ", size, " pixels, found ", out.processor.crop_size());
       break;
     }
     // read when first asked for: pictures alone need none
@@ -111,8 +113,10 @@ struct ClipPipeline {
         const auto n = static_cast<std::size_t>(i);
         try {
           processor.write(load_image(batch[n], options.image), values.data() + i * size);
-        } catch (const std::exception& e) {
+        } catch (const FileError& e) {
           errors[n] = e.what();
+        } catch (const std::exception& e) {
+          errors[n] = join_text(batch[n], ": ", e.what());
         }
       });
       if (begin + step < paths.size()) read_ahead(paths.subspan(begin + step, std::min(step, paths.size() - begin - step)));
@@ -169,7 +173,7 @@ struct ClipPipeline {
 
 /// As for the model alone, and the processor makes pictures of the new size.
 template <class T>
-void set_image_size(ClipPipeline<T>& clip, Index size, PositionResize rule = PositionResize::bicubic) {
+void set_image_size(ClipPipeline<T>& clip, const ImageSize& size, PositionResize rule = PositionResize::bicubic) {
   set_image_size(clip.model, size, rule);
   clip.processor = clip.processor.at_size(size);
 }

@@ -34,30 +34,33 @@ inline kernels::Taps antialias_taps(Index in, Index out) {
 }
 }  // namespace detail
 
-/// From now on the tower takes pictures of `size` pixels, and is saved so; the class token keeps its place. To be called
+/// From now on the tower takes pictures of `size`, square or not, and is saved so; the class token keeps its place. To be called
 /// before lists of parameters are made (an optimizer's too): the table of positions becomes another parameter. Throws Error
-/// for less than one patch, for a table without elements, and when patches are attached to it.
+/// for less than one patch or more than a picture may have (max_image_side, max_image_pixels), for a table without elements, and when patches are attached to it.
 template <class T>
-void set_image_size(ClipVision<T>& vision, Index size, PositionResize rule = PositionResize::bicubic) {
+void set_image_size(ClipVision<T>& vision, const ImageSize& size, PositionResize rule = PositionResize::bicubic) {
   ClipVisionConfig config = vision.config;
   config.image_size = size;
-  check(size >= config.patch_size, "set_image_size", "expected at least one patch of ", config.patch_size, " pixels, got ", size);
+  check(config.grid_height() > 0 && config.grid_width() > 0, "set_image_size", "expected at least one patch of ", config.patch_size, " pixels, got ", size);
+  check(size.height <= max_image_side && size.width <= max_image_side && size.height * size.width <= max_image_pixels, "set_image_size",
+        "expected sides of at most ", max_image_side, " and at most ", max_image_pixels, " pixels, got ", size);
   auto& table = vision.embeddings.position_embedding;
-  const Index from = vision.config.grid(), to = config.grid(), width = config.hidden_size;
-  if (from != to) {
-    check(table.patches.empty(), "set_image_size", "patches on position_embedding are made for ", from, " x ", from, " patches: detach them first");
+  const Index old_height = vision.config.grid_height(), old_width = vision.config.grid_width();
+  const Index height = config.grid_height(), width = config.grid_width(), channels = config.hidden_size;
+  if (height != old_height || width != old_width) {
+    check(table.patches.empty(), "set_image_size", "patches on position_embedding are made for ", old_height, " x ", old_width, " of the picture's patches: detach them first");
     const auto old = table.weight->values();
-    auto positions = Tensor<T>::uninitialized({1 + to * to, width});
-    std::copy_n(old->data(), width, positions.data());
-    const kernels::Taps taps = rule == PositionResize::bicubic ? kernels::bicubic_taps(from, to) : detail::antialias_taps(from, to);
-    kernels::resample_forward(1, width, taps, taps, old->data() + width, positions.data() + width);
+    auto positions = Tensor<T>::uninitialized({1 + height * width, channels});
+    std::copy_n(old->data(), channels, positions.data());
+    const auto taps = [&](Index in, Index out) { return rule == PositionResize::bicubic ? kernels::bicubic_taps(in, out) : detail::antialias_taps(in, out); };
+    kernels::resample_forward(1, channels, taps(old_height, height), taps(old_width, width), old->data() + channels, positions.data() + channels);
     table.weight = Param<T>(std::move(positions), table.weight->trainable());
   }
   vision.config = config;
 }
 /// As above, for a whole model. Throws Error for a ResNet too.
 template <class T>
-void set_image_size(Clip<T>& clip, Index size, PositionResize rule = PositionResize::bicubic) {
+void set_image_size(Clip<T>& clip, const ImageSize& size, PositionResize rule = PositionResize::bicubic) {
   check(!clip.visual, "set_image_size", "expected a vision transformer, got a ResNet, whose pooling knows one size");
   set_image_size(clip.vision_model, size, rule);
   clip.config.vision_config = clip.vision_model.config;

@@ -1,6 +1,7 @@
 #pragma once
 // From pictures to CLIP's input: transformers' CLIPImageProcessor on Pillow pictures, to the bit.
 #include <array>
+#include <cmath>
 #include <span>
 
 #include <tenon/io/json.hpp>
@@ -19,15 +20,29 @@ struct ClipImageProcessor {
   /// When not 0, pictures are resized to this size whatever their shape, in the place of the shortest edge.
   Index exact_height = 0, exact_width = 0;
   bool resize = true;  ///< false: only the middle is cut out
+  /// Resized in proportion until it just covers the crop, in the place of the shortest edge: what open_clip does where the crop
+  /// is no square (ResizeKeepRatio, then torchvision's CenterCrop).
+  bool cover = false;
+  /// A crop that would begin at half a pixel begins at the even one beside it, as torchvision's CenterCrop has it (open_clip,
+  /// OpenAI's own code), in the place of the one before.
+  bool even_crop = false;
 
-  /// The same for crops of `size` x `size`: what it resizes to changes in proportion.
-  ClipImageProcessor at_size(Index size) const {
-    const auto scaled = [&](Index edge, Index crop) { return crop > 0 ? (edge * size + crop / 2) / crop : size; };
+  ClipImageProcessor() = default;
+  explicit ClipImageProcessor(const ImageSize& size)
+      : shortest_edge(std::min(size.height, size.width)), crop_height(size.height), crop_width(size.width), cover(!size.square()) {}
+
+  ImageSize crop_size() const { return {crop_height, crop_width}; }
+
+  /// The same for crops of `size`: what it resizes to changes in proportion; what is no square is covered.
+  ClipImageProcessor at_size(const ImageSize& size) const {
+    const auto scaled = [](Index edge, Index crop, Index to) { return crop > 0 ? (edge * to + crop / 2) / crop : to; };
     ClipImageProcessor out = *this;
-    out.shortest_edge = scaled(shortest_edge, std::min(crop_height, crop_width));
-    out.exact_height = scaled(exact_height, crop_height);
-    out.exact_width = scaled(exact_width, crop_width);
-    out.crop_height = out.crop_width = size;
+    out.shortest_edge = scaled(shortest_edge, std::min(crop_height, crop_width), std::min(size.height, size.width));
+    out.exact_height = scaled(exact_height, crop_height, size.height);
+    out.exact_width = scaled(exact_width, crop_width, size.width);
+    out.crop_height = size.height;
+    out.crop_width = size.width;
+    out.cover = !size.square();
     return out;
   }
 
@@ -35,13 +50,22 @@ struct ClipImageProcessor {
   Image crop(const Image& image) const {
     check<ShapeError>(image.channels == 3 && image.height > 0 && image.width > 0, "ClipImageProcessor",
                       "expected an RGB picture, got ", Shape{image.height, image.width, image.channels});
+    const auto real = [](Index n) { return static_cast<double>(n); };
+    const auto rounded = [](double x) { return static_cast<Index>(std::nearbyint(x)); };  // as Python: halves to the even number
+    const auto middle = [&](const Image& resized) {
+      if (!cover && !even_crop) return center_crop(resized, crop_height, crop_width);
+      return crop_at(resized, rounded(real(resized.height - crop_height) / 2), rounded(real(resized.width - crop_width) / 2), crop_height, crop_width);
+    };
     if (!resize) return center_crop(image, crop_height, crop_width);
     if (exact_height > 0) return center_crop(resize_bicubic(image, exact_height, exact_width), crop_height, crop_width);
+    if (cover) {
+      const double ratio = std::min(real(image.height) / real(crop_height), real(image.width) / real(crop_width));
+      return middle(resize_bicubic(image, rounded(real(image.height) / ratio), rounded(real(image.width) / ratio)));
+    }
     const bool upright = image.width <= image.height;
     const Index short_edge = upright ? image.width : image.height, long_edge = upright ? image.height : image.width;
     const Index new_long = shortest_edge * long_edge / short_edge;
-    const auto resized = upright ? resize_bicubic(image, new_long, shortest_edge) : resize_bicubic(image, shortest_edge, new_long);
-    return center_crop(resized, crop_height, crop_width);
+    return middle(upright ? resize_bicubic(image, new_long, shortest_edge) : resize_bicubic(image, shortest_edge, new_long));
   }
 
   /// The normalised values of a picture, into [crop_height, crop_width, 3].
@@ -68,7 +92,7 @@ struct ClipImageProcessor {
 /// The processor of a preprocessor_config.json or processor_config.json (transformers), or an open_clip_config.json: what is
 /// absent is OpenAI's, at the model's image size. Throws FileError on a wrong value, and on what would give other numbers
 /// than the file asks for: resampling other than bicubic, a longest edge, pictures that are not cropped to one size.
-TENON_IN_BODY ClipImageProcessor read_image_processor(const Json& json, Index image_size);
+TENON_IN_BODY ClipImageProcessor read_image_processor(const Json& json, const ImageSize& image_size);
 
 }  // namespace tenon::inline TENON_ABI
 

@@ -4,9 +4,8 @@
 
 namespace tenon::inline TENON_ABI {
 
-TENON_IN_BODY ClipImageProcessor read_image_processor(const Json& json, Index image_size) {
-  ClipImageProcessor p;
-  p.shortest_edge = p.crop_height = p.crop_width = image_size;
+TENON_IN_BODY ClipImageProcessor read_image_processor(const Json& json, const ImageSize& image_size) {
+  ClipImageProcessor p(image_size);
   const bool open_clip = json.contains("model_cfg") || json.contains("preprocess_cfg");
   const char* const nested = open_clip ? "preprocess_cfg" : "image_processor";
   const Json part = json.contains(nested) ? json.at(nested) : json;
@@ -23,7 +22,8 @@ TENON_IN_BODY ClipImageProcessor read_image_processor(const Json& json, Index im
     const auto interpolation = part.get<std::string>("interpolation", "bicubic"), mode = part.get<std::string>("resize_mode", "shortest");
     check<FileError>(interpolation == "bicubic" && (mode == "shortest" || mode == "squash"), "image_processor", json.file(),
                      ": expected bicubic interpolation and resize_mode shortest or squash, found ", interpolation, " and ", mode);
-    if (mode == "squash") p.exact_height = p.exact_width = image_size;
+    p.even_crop = true;
+    if (mode == "squash") p.exact_height = image_size.height, p.exact_width = image_size.width;
     return p;
   }
 
@@ -48,6 +48,7 @@ TENON_IN_BODY ClipImageProcessor read_image_processor(const Json& json, Index im
       p.exact_height = side("size.height");
       p.exact_width = side("size.width");
     } else if (part.contains("size")) {
+      p.cover = false;
       p.shortest_edge = side(is_object("size") ? "size.shortest_edge" : "size");
     }
     check<FileError>(part.get("resample", 3) == 3, "image_processor", json.file(), ": expected resample 3 (bicubic), found ", part.get("resample", 3));

@@ -44,7 +44,7 @@ struct ClipVision {
   explicit ClipVision(const ClipVisionConfig& c);
   void initialize(Generator& generator);
 
-  /// pictures [N, image_size, image_size, 3], normalised (see preprocess). Throws ShapeError for others.
+  /// pictures [N, H, W, 3] of the configuration's size, normalised (see preprocess). Throws ShapeError for others.
   ClipVisionOutput<T> operator()(const Var<T>& pictures) const {
     return encode(embed(pictures));
   }
@@ -81,11 +81,11 @@ Var<T> ClipVisionEmbeddings<T>::operator()(const Var<T>& pictures) const {
 template <class T>
 ClipVision<T>::ClipVision(const ClipVisionConfig& c)
     : config(c), pre_layernorm(c.hidden_size, c.layer_norm_eps), post_layernorm(c.hidden_size, c.layer_norm_eps) {
-  check(c.patch_size > 0 && c.image_size >= c.patch_size, "clip", "expected pictures of at least one patch, got ", c.image_size,
+  check(c.patch_size > 0 && c.grid_height() > 0 && c.grid_width() > 0, "clip", "expected pictures of at least one patch, got ", c.image_size,
         " pixels in patches of ", c.patch_size);
   embeddings.class_embedding = Param<T>(Shape{c.hidden_size});
   embeddings.patch_embedding = Conv2d<T>(c.num_channels, c.hidden_size, c.patch_size, {.stride = c.patch_size, .bias = false});
-  embeddings.position_embedding = Embedding<T>(c.grid() * c.grid() + 1, c.hidden_size);
+  embeddings.position_embedding = Embedding<T>(c.grid_height() * c.grid_width() + 1, c.hidden_size);
   for (Index i = 0; i < c.num_hidden_layers; ++i)
     encoder.layers.emplace_back(c.hidden_size, c.intermediate_size, c.num_attention_heads, c.hidden_act, c.layer_norm_eps, false);
 }
@@ -114,9 +114,10 @@ Var<T> ClipVision<T>::encode_pooled(const Var<T>& tokens) const {
 
 template <class T>
 Var<T> ClipVision<T>::embed(const Var<T>& pictures) const {
-  const Index size = config.image_size, channels = config.num_channels;
-  check<ShapeError>(pictures.rank() == 4 && pictures.shape() == Shape{pictures.extent(0), size, size, channels}, "clip",
-                    "expected pictures [N, ", size, ", ", size, ", ", channels, "], got ", pictures.shape());
+  const auto [height, width] = config.image_size;
+  const Index channels = config.num_channels;
+  check<ShapeError>(pictures.rank() == 4 && pictures.shape() == Shape{pictures.extent(0), height, width, channels}, "clip",
+                    "expected pictures [N, ", height, ", ", width, ", ", channels, "], got ", pictures.shape());
   return embeddings(pictures);
 }
 

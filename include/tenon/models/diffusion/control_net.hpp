@@ -18,6 +18,7 @@ struct ControlNetConfig {
 inline ControlNetConfig read_control_net_config(const Json& json) {
   ControlNetConfig c;
   c.unet = read_unet_config(json);
+  check_extents(json, {"conditioning_channels", "conditioning_embedding_out_channels"}, 1);
   c.conditioning_channels = json.get("conditioning_channels", c.conditioning_channels);
   c.conditioning_embedding_out_channels = json.get("conditioning_embedding_out_channels", c.conditioning_embedding_out_channels);
   check<FileError>(!c.conditioning_embedding_out_channels.empty(), "control_net", json.file(), ": conditioning_embedding_out_channels is empty");
@@ -103,7 +104,9 @@ struct ControlNet {
     check<ShapeError>(latents.rank() == 4 && latents.extent(3) == config.unet.in_channels, "control_net", "expected latents [N, H, W, ",
                       config.unet.in_channels, "], got ", latents.shape());
     check_text_states("control_net", config.unet, latents.extent(0), conditions.states.shape());
-    const Var<T> t = time(latents.extent(0), timesteps, conditions);
+    UnetConditions<T> known = conditions;
+    known.guidance.reset();  // which latent consistency models alone take
+    const Var<T> t = time(latents.extent(0), timesteps, known);
     Var<T> x = conv_in(latents);
     const Var<T> hint = controlnet_cond_embedding(config.bgr ? flip(picture, -1) : picture);
     check<ShapeError>(hint.shape() == x.shape(), "control_net", "expected a picture [N, ", x.extent(1), " f, ", x.extent(2), " f, ",

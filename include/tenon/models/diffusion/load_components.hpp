@@ -90,7 +90,7 @@ DiffusionComponents<T> load_folder(const std::string& path, const DiffusionLoadO
   DiffusionComponents<T> out;
   out.latent_consistency = index.class_name.starts_with("Latent");
   out.scheduler = read_scheduler_choice(path);
-  mend_outdated(out.scheduler, index.class_name);
+  if (!index.xl && !out.latent_consistency) out.scheduler.outdated = out.scheduler.config;
   Conditioner<T>& text = out.conditioner;
   text.text_encoder = load_text_encoder<T>(path + "/text_encoder", options.weights);
   const auto tokenizer = [&](const std::string& folder, const TextEncoder<T>& tower) {

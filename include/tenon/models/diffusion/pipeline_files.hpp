@@ -57,25 +57,23 @@ inline PipelineIndex read_pipeline_index(const std::string& folder) {
 struct SchedulerChoice {
   std::string name;
   SchedulerConfig config;
-  SchedulerConfig own = {};  ///< for what `config` leaves open where the scheduler named here runs, and no other
+  std::optional<SchedulerConfig> outdated = {};  ///< of Stable Diffusion 1 and 2: `config` as its file has it, for a run to mend
 
-  /// The options for a run with the scheduler `which`.
-  SchedulerConfig for_run(std::string_view which) const { return which == name ? with_defaults(config, own) : config; }
+  /// The options for a run with the scheduler `which`. Outdated ones are mended as diffusers' pipelines do it when they are made:
+  /// steps_offset is 1, and clip_sample false or, for inpainting, skip_prk_steps true; its ControlNet pipelines mend none. What was
+  /// changed in `config` since it was read stays.
+  SchedulerConfig for_run(std::string_view which, bool inpainting = false, bool controls = false) const {
+    SchedulerConfig out = config;
+    if (!outdated || controls) return out;
+    const auto mend = [&](auto SchedulerConfig::* option, auto value) {  // another scheduler keeps its own defaults for what is open
+      if ((out.*option || which == name) && out.*option == (*outdated).*option) out.*option = value;
+    };
+    mend(&SchedulerConfig::steps_offset, Index{1});
+    if (inpainting) mend(&SchedulerConfig::skip_prk_steps, true);
+    else mend(&SchedulerConfig::clip_sample, false);
+    return out;
+  }
 };
-
-/// Outdated options as diffusers' pipelines of Stable Diffusion 1 and 2 mend them when they are made: steps_offset is 1, and
-/// clip_sample false; for inpainting skip_prk_steps true instead.
-inline void mend_outdated(SchedulerChoice& choice, std::string_view pipeline_class) {
-  const auto mend = [&](auto SchedulerConfig::* option, auto value) {
-    if (choice.config.*option) choice.config.*option = value;
-    choice.own.*option = value;
-  };
-  const bool inpainting = pipeline_class == "StableDiffusionInpaintPipeline";
-  if (!inpainting && pipeline_class != "StableDiffusionPipeline" && pipeline_class != "StableDiffusionImg2ImgPipeline") return;
-  mend(&SchedulerConfig::steps_offset, Index{1});
-  if (inpainting) mend(&SchedulerConfig::skip_prk_steps, true);
-  else mend(&SchedulerConfig::clip_sample, false);
-}
 
 /// A folder's scheduler/scheduler_config.json. A class that tenon does not have leaves the name empty: then one must be named.
 /// Throws FileError.

@@ -47,25 +47,27 @@ struct ResnetBlock {
   Var<T> operator()(Var<T> x) const {
     check<ShapeError>(!time_emb_proj, "ResnetBlock", "this block needs a time embedding");
     const Var<T> around = shortcut(x);
-    x = norm1(x, true);
+    x = norm1(std::move(x), true);
     x = conv1(x);
-    x = norm2(x, true);
-    return around + conv2(x);
+    x = norm2(std::move(x), true);
+    x = conv2(x);
+    return around + x;
   }
   /// x [N, H, W, in] and time [N, time_width] -> [N, H, W, out]. SiLU is applied to the time here. Throws ShapeError when the
   /// block has no time.
   Var<T> operator()(Var<T> x, const Var<T>& time) const {
     check<ShapeError>(time_emb_proj.has_value(), "ResnetBlock", "this block has no time embedding");
     const Var<T> t = (*time_emb_proj)(silu(time)), around = shortcut(x);
-    x = norm1(x, true);
+    x = norm1(std::move(x), true);
     if (time_norm == TimeEmbeddingNorm::add) {
       x = conv1(x, t);
-      x = norm2(x, true);
+      x = norm2(std::move(x), true);
     } else {
       const auto scale_and_shift = chunk(reshape(t, {t.extent(0), 1, 1, t.extent(1)}), 2);
       x = silu(norm2(conv1(x)) * (scale_and_shift[0] + 1.0) + scale_and_shift[1]);
     }
-    return around + conv2(x);
+    x = conv2(x);
+    return around + x;
   }
 
   template <class Self, class F>

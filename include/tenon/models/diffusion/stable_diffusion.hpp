@@ -27,12 +27,13 @@ struct ControlInput {
   const ControlNet<T>* net = nullptr;
   Image image;  ///< RGB, resized (Lanczos) where it has another size
   ControlNetOptions options = {};
+  double start = 0, end = 1;  ///< the share of the steps after which it begins to count, and up to which it does
 };
 
 template <class T>
 struct GenerationOptions {
   Index steps = 0;                                   ///< 0: 50, or 4 for a latent consistency model
-  std::optional<double> guidance_scale = {};         ///< absent: as diffusers, 7.5, SDXL without a mask 5, LCM 8.5; at most 1: none
+  std::optional<double> guidance_scale = {};         ///< absent: as diffusers, 7.5, SDXL 5 (7.5 with a mask and no control), LCM 8.5; at most 1: none
   double guidance_rescale = 0;                       ///< Lin et al. 2023, section 3.4
   double eta = 0;                                    ///< DDIM and TCD
   std::uint64_t seed = 0;                            ///< of torch's CPU generator
@@ -43,7 +44,7 @@ struct GenerationOptions {
   PromptOptions prompt = {};
   std::optional<Image> image = {};                   ///< RGB: what to begin from
   std::optional<Image> mask = {};                    ///< white where the picture is made anew
-  std::optional<double> strength = {};               ///< share of the steps run on a picture; absent: as diffusers, 0.8, with a mask 1, SDXL 0.3 and 0.9999
+  std::optional<double> strength = {};               ///< share of the steps run on a picture; absent: as diffusers, 0.8, with a mask 1, SDXL 0.3 (0.8 with controls) and 0.9999
   std::vector<ControlInput<T>> controls = {};        ///< what they say is added up
   std::vector<ImagePrompt<T>> image_prompts = {};    ///< one for each attached IP-Adapter
   std::optional<Tensor<T>> latents = {};             ///< [1, 4, h, w] unit noise in the place of the generator's
@@ -119,7 +120,9 @@ struct StableDiffusion {
     }
     Denoising<T> state = begin(options, plan, predict);
     out.metadata = metadata(prompt, options, plan);
-    out.finished = options.on_step ? denoise(state, predict, options.on_step) : denoise(state, predict, [](const Denoising<T>&) { return true; });
+    const Index first = state.step, steps = static_cast<Index>(state.scheduler->timesteps().size()) - first;
+    const auto model = [&](const Tensor<T>& latents, float t) { return predict(latents, t, state.step - first, steps); };
+    out.finished = options.on_step ? denoise(state, model, options.on_step) : denoise(state, model, [](const Denoising<T>&) { return true; });
     out.latents = std::move(state.latents);
     if (out.finished) out.image = decode(out.latents);
     trim_memory(std::size_t{64} << 20);  // the autoencoder's blocks are of no use to the U-Net
@@ -158,18 +161,21 @@ struct StableDiffusion {
       const ControlNet<T>* net;
       Var<T> picture, pictures;  ///< [1, H, W, 3] in 0..1, and twice
       ControlNetOptions options;
+      double start, end;
     };
     std::vector<Control> controls{};
 
-    Tensor<T> operator()(const Tensor<T>& latents, float t) const {
+    /// Latents [N, C, h, w] at timestep t, the run's step `step` of `steps`.
+    Tensor<T> operator()(const Tensor<T>& latents, float t, Index step, Index steps) const {
       const Index n = latents.extent(0);
       check(n == alone.states.extent(0) || pair.states.size() > 0, "stable_diffusion", "guidance was turned on in a run that began without it");
       Var<T> x(channels_last(latents));
       const auto times = Tensor<float>::of({t});
       UnetConditions<T> conditions = n == 1 ? alone : pair;
-      for (const auto& [net, picture, pictures, options] : controls) {
-        // in guess mode the negative prompt goes without control
-        const bool half = n > 1 && (options.guess || net->config.global_pool_conditions);
+      for (const auto& [net, picture, pictures, options, start, end] : controls) {
+        const auto share = [steps](Index of) { return static_cast<double>(of) / static_cast<double>(steps); };
+        if (share(step) < start || share(step + 1) > end) continue;
+        const bool half = n > 1 && options.guess;  // the negative prompt goes without control
         auto residuals = half ? (*net)(slice(x, 0, 1, 2), times, alone, picture, options) : (*net)(x, times, conditions, n == 1 ? picture : pictures, options);
         const auto with_none = [](const Var<T>& y) { return concat({Var<T>(Tensor<T>(y.shape())), y}, 0); };
         if (half) {
@@ -204,8 +210,9 @@ struct StableDiffusion {
     check(o.steps >= 0, "stable_diffusion", "expected at least one step, got ", o.steps);
     p.steps = o.steps > 0 ? o.steps : latent_consistency ? 4 : 50;
     const bool xl = family == DiffusionFamily::sdxl;
-    p.guidance_scale = o.guidance_scale.value_or(latent_consistency ? 8.5 : xl && !o.mask ? 5.0 : 7.5);
-    p.strength = o.strength.value_or(o.mask ? (xl ? 0.9999 : 1.0) : xl ? 0.3 : 0.8);
+    const bool controlled = !o.controls.empty();
+    p.guidance_scale = o.guidance_scale.value_or(latent_consistency ? 8.5 : xl && (!o.mask || controlled) ? 5.0 : 7.5);
+    p.strength = o.strength.value_or(o.mask ? (xl ? 0.9999 : 1.0) : xl && !controlled ? 0.3 : 0.8);
     p.scheduler = o.scheduler.empty() ? scheduler.name : o.scheduler;
     check<NameError>(!p.scheduler.empty(), "stable_diffusion", "tenon does not have the checkpoint's scheduler; name one of ", nearest_names("", scheduler_names(), 100));
     p.latents = Shape{1, vae.config.latent_channels, p.height / scale(), p.width / scale()};
@@ -213,7 +220,8 @@ struct StableDiffusion {
   }
 
   Predictor condition(std::string_view prompt, const GenerationOptions<T>& o, const Plan& plan, std::string& cut_off) const {
-    const bool embeds_guidance = unet.config.time_cond_proj_dim > 0, guide = plan.guidance_scale > 1 && !embeds_guidance;
+    // diffusers' ControlNet pipelines that begin from a picture know nothing of LCM's embedded guidance
+    const bool embeds_guidance = unet.config.time_cond_proj_dim > 0 && (o.controls.empty() || !o.image), guide = plan.guidance_scale > 1 && !embeds_guidance;
     Predictor out{this, {}, {}};
     if (plan.nine_channels) out.extra = std::make_shared<Tensor<T>>();
     PromptEmbeds<T> positive, negative;
@@ -251,10 +259,16 @@ struct StableDiffusion {
       out.alone.image_tokens[looked_at.adapter->name] = tokens;
       if (guide) out.pair.image_tokens[looked_at.adapter->name] = concat({looked_at.adapter->tokens(none), tokens}, 0);
     }
+    const auto pools = [](const ControlInput<T>& control) { return control.net != nullptr && control.net->config.global_pool_conditions; };
+    // a first ControlNet that pools puts all in guess mode, but not where SDXL inpaints
+    const bool guess = !o.controls.empty() && pools(o.controls.front()) && !(o.mask && family == DiffusionFamily::sdxl);
     for (const auto& control : o.controls) {
       check(control.net != nullptr, "stable_diffusion", "a control input without a ControlNet");
+      check(0 <= control.start && control.start < control.end && control.end <= 1, "stable_diffusion", "expected a control from 0 or later to a later end of at most 1, got ",
+            control.start, " to ", control.end);
       const Var<T> picture(picture_values<T>(control.image, plan.height, plan.width, 1, 0));
-      out.controls.push_back({control.net, picture, concat({picture, picture}, 0), control.options});
+      out.controls.push_back({control.net, picture, concat({picture, picture}, 0), control.options, control.start, control.end});
+      out.controls.back().options.guess |= guess;
     }
     if (embeds_guidance) {
       const auto scale = Tensor<float>::full({1}, static_cast<float>(plan.guidance_scale - 1));
@@ -272,7 +286,7 @@ struct StableDiffusion {
     run.eta = o.eta;
     run.strength = plan.strength;
     run.latents = o.latents;
-    AnyScheduler<T> steps = make_scheduler<T>(plan.scheduler, scheduler.for_run(plan.scheduler));
+    AnyScheduler<T> steps = make_scheduler<T>(plan.scheduler, scheduler.for_run(plan.scheduler, o.mask.has_value(), !o.controls.empty()));
     Generator generator(o.seed);
     if (!o.image) return text_to_image(std::move(steps), plan.latents, generator, run);
     const Tensor<T> pixels = picture_values<T>(*o.image, plan.height, plan.width);
@@ -283,7 +297,7 @@ struct StableDiffusion {
     };
     if (!o.mask) {
       const Tensor<T> picture = encode(pixels, generator);
-      run.distilled = latent_consistency && plan.scheduler == "lcm";  // as LatentConsistencyModelImg2ImgPipeline
+      run.distilled = latent_consistency && plan.scheduler == "lcm" && o.controls.empty();  // as LatentConsistencyModelImg2ImgPipeline
       return image_to_image(std::move(steps), picture, generator, run);
     }
     const Tensor<T> mask = mask_values<T>(*o.mask, plan.height, plan.width);

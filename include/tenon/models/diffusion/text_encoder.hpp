@@ -32,13 +32,13 @@ inline ClipTextConfig read_text_config(const Json& json) {
   check<FileError>(type == "clip_text_model" || type == "clip", "text_encoder", json.file(), ": expected a CLIP text model, found ", type);
   const std::string part = json.contains("text_config.hidden_size") ? "text_config." : "";
   ClipTextConfig c;
-  c.vocab_size = json.get(part + "vocab_size", c.vocab_size);
-  c.hidden_size = json.get(part + "hidden_size", c.hidden_size);
-  c.intermediate_size = json.get(part + "intermediate_size", c.intermediate_size);
-  c.num_hidden_layers = json.get(part + "num_hidden_layers", c.num_hidden_layers);
-  c.num_attention_heads = json.get(part + "num_attention_heads", c.num_attention_heads);
-  c.max_position_embeddings = json.get(part + "max_position_embeddings", c.max_position_embeddings);
-  c.hidden_act = kernels::activation_from_name(json.get(part + "hidden_act", std::string(name_of(c.hidden_act))));
+  c.vocab_size = read_extent(json, part + "vocab_size", c.vocab_size);
+  c.hidden_size = read_extent(json, part + "hidden_size", c.hidden_size);
+  c.intermediate_size = read_extent(json, part + "intermediate_size", c.intermediate_size);
+  c.num_hidden_layers = read_extent(json, part + "num_hidden_layers", c.num_hidden_layers, 0, max_layers);
+  c.num_attention_heads = read_extent(json, part + "num_attention_heads", c.num_attention_heads);
+  c.max_position_embeddings = read_extent(json, part + "max_position_embeddings", c.max_position_embeddings);
+  c.hidden_act = read_activation(json, part + "hidden_act", c.hidden_act);
   c.layer_norm_eps = json.get(part + "layer_norm_eps", c.layer_norm_eps);
   c.eos_token_id = json.get(part + "eos_token_id", c.eos_token_id);
   if (c.eos_token_id == 2)  // old files carry a wrong 2; transformers then takes the largest id

@@ -73,7 +73,7 @@ struct Unet2d {
     if (mid_block) x = (*mid_block)(x, t, states);
     if (conditions.control) x = x + *conditions.control->mid;
     for (const auto& block : up_blocks) x = block(x, t, states, skips);
-    return conv_out(conv_norm_out(x, true));
+    return conv_out(conv_norm_out(std::move(x), true));
   }
 
   /// The adapters attached to the cross-attentions that look at rows of their own, and how many, in the order of attaching.

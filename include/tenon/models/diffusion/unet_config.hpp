@@ -144,6 +144,10 @@ inline UnetConfig read_unet_config(const Json& json) {
                           "cross_attention_norm", "num_attention_heads", "time_embedding_dim"})
     detail::only_known(json, key, {});
 
+  check_extents(json, {"in_channels", "out_channels", "block_out_channels", "cross_attention_dim", "attention_head_dim", "norm_num_groups", "attn_norm_num_groups", "sample_size"}, 1);
+  check_extents(json, {"time_cond_proj_dim", "num_class_embeds", "addition_time_embed_dim", "projection_class_embeddings_input_dim"}, 0);
+  check_extents(json, {"layers_per_block", "transformer_layers_per_block", "reverse_transformer_layers_per_block"}, 0, max_layers);
+
   UnetConfig c;
   if (!conditional) {
     using enum UnetBlockType;

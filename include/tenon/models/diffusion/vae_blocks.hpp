@@ -151,7 +151,7 @@ struct VaeEncoder {
     Var<T> x = conv_in(pictures);
     for (const auto& block : down_blocks) x = block(std::move(x));
     x = mid_block(x);
-    x = conv_norm_out(x, true);
+    x = conv_norm_out(std::move(x), true);
     return conv_out(x);
   }
 
@@ -194,7 +194,7 @@ struct VaeDecoder {
   Var<T> operator()(const Var<T>& latents) const {
     Var<T> x = mid_block(conv_in(latents));
     for (const auto& block : up_blocks) x = block(std::move(x));
-    x = conv_norm_out(x, true);
+    x = conv_norm_out(std::move(x), true);
     return conv_out(x);
   }
 

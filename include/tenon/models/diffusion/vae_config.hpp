@@ -34,6 +34,8 @@ struct AutoencoderKlConfig {
 /// Reads config.json; what is absent has diffusers' default. Throws FileError on a wrong value and on blocks that tenon does not have.
 inline AutoencoderKlConfig read_autoencoder_kl_config(const Json& json) {
   const AutoencoderKlConfig defaults;
+  check_extents(json, {"in_channels", "out_channels", "latent_channels", "block_out_channels", "norm_num_groups", "sample_size"}, 1);
+  check_extents(json, {"layers_per_block"}, 0, max_layers);
   AutoencoderKlConfig c;
   c.in_channels = json.get("in_channels", defaults.in_channels);
   c.out_channels = json.get("out_channels", defaults.out_channels);
@@ -102,6 +104,8 @@ struct AutoencoderTinyConfig {
 
 /// Reads config.json; what is absent has diffusers' default. Throws FileError on a wrong value.
 inline AutoencoderTinyConfig read_autoencoder_tiny_config(const Json& json) {
+  check_extents(json, {"in_channels", "out_channels", "latent_channels", "encoder_block_out_channels", "decoder_block_out_channels", "upsampling_scaling_factor"}, 1);
+  check_extents(json, {"num_encoder_blocks", "num_decoder_blocks"}, 0, max_layers);
   AutoencoderTinyConfig c;
   c.in_channels = json.get("in_channels", c.in_channels);
   c.out_channels = json.get("out_channels", c.out_channels);

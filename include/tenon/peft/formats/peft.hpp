@@ -86,6 +86,8 @@ std::vector<Placement<T>> prompt_from_file(const AdapterFile& file, const std::v
 
 template <class T>
 void save_adapter(const std::vector<SiteRef<T>>& all_sites, const std::string& directory, const std::string& name, DType dtype);
+template <class T>
+std::vector<std::string> save_adapter_parts(const std::vector<SiteRef<T>>& all_sites, const std::string& directory, const std::string& name, DType dtype);
 
 }  // namespace detail
 
@@ -125,8 +127,17 @@ void save_adapter(M& model, const std::string& directory, const std::string& nam
   detail::save_adapter(sites(model), directory, name, dtype);
 }
 
+/// As save_adapter, of a pipeline as peft has it, one model to a directory with names of its own: `directory` where the adapter
+/// is in one part, else unet, text_encoder and text_encoder_2 in it. Returns the directories.
+template <class M>
+std::vector<std::string> save_adapter_parts(M& pipeline, const std::string& directory, const std::string& name = "default", DType dtype = DType::f32) {
+  return detail::save_adapter_parts(sites(pipeline), directory, name, dtype);
+}
+
 TENON_COMPILED_FUNCTION(detail::save_adapter<float>)
 TENON_COMPILED_FUNCTION(detail::save_adapter<double>)
+TENON_COMPILED_FUNCTION(detail::save_adapter_parts<float>)
+TENON_COMPILED_FUNCTION(detail::save_adapter_parts<double>)
 
 }  // namespace tenon::inline TENON_ABI
 

@@ -213,6 +213,26 @@ void save_adapter(const std::vector<SiteRef<T>>& all_sites, const std::string& d
   save_json(directory + "/adapter_config.json", config);
 }
 
+template <class T>
+std::vector<std::string> save_adapter_parts(const std::vector<SiteRef<T>>& all_sites, const std::string& directory, const std::string& name, DType dtype) {
+  std::set<std::string> tuned;
+  for_each_named(all_sites, "save_adapter", name, [&](const auto& site, auto&) { tuned.emplace(part_of(site.path)); });
+  std::vector<std::string> out;
+  for (const auto& part : tuned) {
+    std::vector<SiteRef<T>> own;
+    for (SiteRef<T> site : all_sites) {
+      if (part_of(site.path) != part) continue;
+      if (!part.empty()) site.path.erase(0, part.size() + 1);
+      if (part == "text_encoder" && site.path.starts_with("text_model.")) site.path.erase(0, std::string_view("text_model.").size());  // a CLIPTextModel
+      own.push_back(std::move(site));
+    }
+    if (tuned.size() > 1) std::filesystem::create_directories(directory);
+    out.push_back(tuned.size() > 1 ? directory + "/" + part : directory);
+    detail::save_adapter(own, out.back(), name, dtype);
+  }
+  return out;
+}
+
 }  // namespace detail
 
 TENON_IN_BODY AdapterFile load_adapter(const std::string& path) {
@@ -228,6 +248,11 @@ TENON_IN_BODY AdapterFile load_adapter(const std::string& path) {
     return out;
   }
   check<FileError>(exists, "load_adapter", path, ": no such file or directory");
+  const auto holds = [&](std::string_view part) { return ::stat(join_text(path, part, "/adapter_config.json").c_str(), &status) == 0; };
+  std::string parts;
+  for (const std::string_view part : detail::pipeline_parts)
+    if (holds(join_text('/', part))) parts += join_text(parts.empty() ? "" : ", ", part);
+  check<FileError>(parts.empty() || holds(""), "load_adapter", path, ": expected adapter_config.json, found it for each of ", parts, ": load these");
   AdapterFile out;
   out.path = path;
   out.config = Json::read(path + "/adapter_config.json");
