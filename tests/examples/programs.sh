@@ -38,7 +38,7 @@ printf 'not a picture' >"$work/junk.png"
 printf 'caf\351\n' >"$work/latin1.txt"
 head -c 10000000 /dev/zero | tr '\0' a >"$work/long.txt"
 
-for program in embed zero_shot search probe robustness finetune text_to_image gallery verify latency subspace intrinsic; do
+for program in embed zero_shot search probe robustness finetune text_to_image ddpm gallery verify latency subspace intrinsic; do
   good $program --help
   holds --threads
   holds --seed
