@@ -167,6 +167,41 @@ TEST_CASE("an embedding stored as bfloat16 or half gives the rows converted") {
   REQUIRE_THROWS_WITH(embedding(Tensor<std::int32_t>({1}, {7}), narrow), contains("expected ids in [0, 7), got 7"));
 }
 
+TEST_CASE("a convolution lets go of the input that it has rounded, where nobody else holds it") {
+  Generator generator(4);
+  const auto fill = [&](Shape shape) {
+    auto value = Tensor<float>::uninitialized(shape);
+    fill_normal(value.span(), 0.0f, 1.0f, generator);
+    return value;
+  };
+  const auto values = fill({1, 24, 24, 32}), kernel = fill({32, 32, 3, 3}), down = fill({4, 32, 3, 3}), up = fill({32, 4, 1, 1});
+  const Weight<float> a(down, false), b(up, false), trained(up);
+  for (const DType panels : {DType::f32, DType::bf16, DType::i8}) {
+    INFO(name_of(panels));
+    Weight<float> weight(kernel, false);
+    weight.set_panels(panels);
+    // Whether the result lies where x did: a block that is free is the next one taken.
+    const auto reuses = [&](Var<float> x, const Weight<float>& last) {
+      const LowRank<float> term{&a, &last, 0.5f, std::nullopt};
+      const std::span<const LowRank<float>> terms(&term, 1);
+      const Var<float> held = values;
+      const Tensor<float> right = conv2d(held, weight, nullptr, {.padding = 1}, terms).value();
+      const float* const place = x.value().data();
+      const Var<float> y = conv2d(std::move(x), weight, nullptr, {.padding = 1}, terms);
+      CHECK(y.value() == right);
+      return y.value().data() == place;
+    };
+    CHECK(reuses(values, b) == (panels != DType::f32));
+    const Var<float> held = values;
+    CHECK_FALSE(reuses(held, b));
+    CHECK(held.value() == values);
+    CHECK_FALSE(reuses(variable(values), b));      // backward may read it
+    CHECK_FALSE(reuses(values, trained));          // the record keeps what it needs
+    const NoGrad inference;
+    CHECK(reuses(values, trained) == (panels != DType::f32));
+  }
+}
+
 TEST_CASE("a sample bias and a gated product give the bits of the operations apart") {
   Generator generator(5);
   const auto leaf = [&](const Shape& shape) {

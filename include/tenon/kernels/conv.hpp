@@ -8,6 +8,7 @@
 // one core of Zen 4, the norm takes 0.3 to 1.8 % of the time of float32 (twice that of bfloat16) and the copy at most 0.4 %:
 // while reading x, each pixel would go through SiLU once for every block of rows that sees it, for less than half of that.
 #include <algorithm>
+#include <optional>
 
 #include <tenon/kernels/gemm.hpp>
 
@@ -118,6 +119,9 @@ Buffer<T> constant_row(Index count, T value) {
   return row;
 }
 
+/// Lanes of `width` elements that a group of pixels takes: whole lines of 16 elements where they are narrower than float32.
+inline Index lanes_of(Index group_c, Index width) { return width > 1 ? (group_c + 15) / 16 * 16 / width : group_c; }
+
 /// x as lanes of bfloat16 or int8, each pixel's group padded to whole lines of 16 elements; int8 with a scale for each picture.
 template <class T>
 struct NarrowInput {
@@ -165,19 +169,40 @@ inline Grid conv_grid(const ConvShape& s, Index m, Index n, Index k, bool gather
 
 }  // namespace detail
 
-/// y [pixels, out] = the epilogue of conv(x, w) + sum t B^T. t [pixels, groups rank]; B is packed with the same groups.
-/// The matrices of the epilogue are [pixels, out]. Against bfloat16 or int8 panels x is rounded to the same type first (int8
-/// with one scale for each picture, or for each pixel where the product is a plain matrix product). Throws ShapeError on a bad shape.
+/// x [n, h, w, c] as forward reads it: against float32 panels itself, against bfloat16 or int8 ones a copy rounded to the same type
+/// first (int8 with one scale for each picture); but where the convolution is a plain matrix product, that rounds as it goes.
 template <Real T>
-void conv2d_forward(const ConvShape& s, const T* x, const PackedMatrix<T>& w, T* y,
+class ConvInput {
+ public:
+  /// Throws ShapeError on a bad shape.
+  ConvInput(const ConvShape& s, const T* x, const PackedMatrix<T>& w) : x_(x) {
+    check_conv("conv2d", s);
+    plain_ = s.kh * s.kw * s.stride_h * s.stride_w * s.groups * s.upsample == 1 && s.pad_h + s.pad_w == 0;
+    if (!plain_ && w.width() > 1) copy_.emplace(detail::product_kernels(T()), s, x, w.width(), detail::lanes_of(s.group_c(), w.width()));
+  }
+  /// Whether x is not read any more.
+  bool copied() const { return copy_.has_value(); }
+  bool plain() const { return plain_; }
+  const T* data() const { return copy_ ? copy_->lanes.data() : x_; }
+  /// Of picture n, in int8.
+  T scale(Index n) const { return copy_->scales[n]; }
+
+ private:
+  const T* x_;
+  bool plain_ = false;
+  std::optional<detail::NarrowInput<T>> copy_;
+};
+
+/// y [pixels, out] = the epilogue of conv(x, w) + sum t B^T. t [pixels, groups rank]; B is packed with the same groups.
+/// The matrices of the epilogue are [pixels, out].
+template <Real T>
+void conv2d_forward(const ConvShape& s, const ConvInput<T>& x, const PackedMatrix<T>& w, T* y,
                     const std::type_identity_t<Epilogue<T>>& epilogue = {},
                     std::type_identity_t<std::span<const LowRankTerm<T>>> low_rank = {}) {
-  check_conv("conv2d", s);
   check(!epilogue.gated, "conv2d", "expected an epilogue without gates");
-  if (s.kh * s.kw * s.stride_h * s.stride_w * s.groups * s.upsample == 1 && s.pad_h + s.pad_w == 0)
-    return gemm(x, s.c, s.pixels(), w, y, s.out, epilogue, low_rank);
+  if (x.plain()) return gemm(x.data(), s.c, s.pixels(), w, y, s.out, epilogue, low_rank);
   for (const auto& term : low_rank) check(term.b->width() == 1, "conv2d", "expected low-rank terms stored as ", name_of(dtype_of<T>));
-  const Index width = w.width(), ld = width > 1 ? (s.group_c() + 15) / 16 * 16 / width : s.group_c();
+  const Index width = w.width(), ld = detail::lanes_of(s.group_c(), width);
   ConvShape in = s;  // its channels are lanes
   in.c = s.groups * ld;
   const detail::Taps taps(s, w.tap_lines(), ld);
@@ -185,8 +210,6 @@ void conv2d_forward(const ConvShape& s, const T* x, const PackedMatrix<T>& w, T*
   const bool thin = taps.c < 16 && taps.count() > 1;
   const Index terms = static_cast<Index>(low_rank.size()), windows = thin ? 1 : taps.count(), lanes = w.panel_stride() / panel_columns;
   const auto kernels = detail::product_kernels(T());
-  const detail::NarrowInput<T> input(kernels, s, x, width, ld);
-  const T* const from = width > 1 ? input.lanes.data() : x;
   const auto zeros = detail::constant_row(taps.c, detail::padding<T>(width));
   const Index m = s.pixels(), panels = w.panels(), pairs = (panels + 1) / 2;
   const detail::Grid grid = detail::conv_grid(s, m, s.group_out(), w.k(), false);
@@ -224,7 +247,7 @@ void conv2d_forward(const ConvShape& s, const T* x, const PackedMatrix<T>& w, T*
       p.rows = row_end - row < strip_rows ? row_end - row : strip_rows;
       for (Index k = 0; k < taps.count(); ++k) {
         const T** at = thin ? pixels : rows + k * strip_rows;
-        detail::input_rows(in, k / taps.columns, k % taps.columns, from + g * ld, zeros.data(), row, p.rows, at);
+        detail::input_rows(in, k / taps.columns, k % taps.columns, x.data() + g * ld, zeros.data(), row, p.rows, at);
         if (thin)
           for (Index i = 0; i < p.rows; ++i) std::copy_n(at[i], taps.c, strip + i * lanes + k * taps.c);
       }
@@ -234,12 +257,19 @@ void conv2d_forward(const ConvShape& s, const T* x, const PackedMatrix<T>& w, T*
         const LowRankTerm<T>& term = low_rank[static_cast<std::size_t>(k)];
         for (Index i = 0; i < p.rows; ++i) rows[(windows + k) * strip_rows + i] = term.t + (row + i) * term.ldt + g * term.rank;
       }
-      for (Index i = 0; i < p.rows && width == 4; ++i) row_scales[i] = input.scales[(row + i) / (s.out_h() * s.out_w())];
+      for (Index i = 0; i < p.rows && width == 4; ++i) row_scales[i] = x.scale((row + i) / (s.out_h() * s.out_w()));
       p.y = y + row * s.out + g * s.group_out();
       p.epilogue = detail::advance_columns<T>(detail::advance<T>(epilogue, row), g * s.group_out());
       detail::multiply(kernels, w.storage(), p);
     }
   });
+}
+
+/// The same from x itself. Throws ShapeError on a bad shape.
+template <Real T>
+void conv2d_forward(const ConvShape& s, const T* x, const PackedMatrix<T>& w, T* y, const std::type_identity_t<Epilogue<T>>& epilogue = {},
+                    std::type_identity_t<std::span<const LowRankTerm<T>>> low_rank = {}) {
+  conv2d_forward(s, ConvInput<T>(s, x, w), w, y, epilogue, low_rank);
 }
 
 namespace detail {
@@ -277,7 +307,7 @@ void conv2d_dx(const ConvShape& s, const T* dy, const PackedMatrix<T>& w, T* dx,
   check_conv("conv2d", s);
   const auto kernels = detail::product_kernels(T());
   const bool paired = w.width() == 2 && s.upsample == 1;
-  const Index m = s.n * s.h * s.w, gc = s.group_c(), width = paired ? 2 : 1, ld = paired ? (s.group_out() + 15) / 16 * 8 : s.group_out();
+  const Index m = s.n * s.h * s.w, gc = s.group_c(), width = paired ? 2 : 1, ld = detail::lanes_of(s.group_out(), width);
   const Index out = (s.group_out() + width - 1) / width;  // lines of `width` features
   ConvShape lanes = s;  // its features are lanes
   lanes.out = s.groups * ld;

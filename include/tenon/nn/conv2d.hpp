@@ -35,7 +35,7 @@ struct Conv2d {
   void initialize(Generator& generator) { init::fan_in_uniform(weight, bias, generator); }
 
   /// x [N, H, W, in] -> [N, H', W', out], plus a bias of its own [N, out] for each sample (a time embedding) where given.
-  Var<T> operator()(const Var<T>& x, const std::optional<Var<T>>& sample_bias = {}) const;
+  Var<T> operator()(Var<T> x, const std::optional<Var<T>>& sample_bias = {}) const;
 
   template <class Self, class F>
   static void fields(Self& s, F&& f) {
@@ -54,8 +54,8 @@ Conv2d<T>::Conv2d(Index in, Index out, Index kernel, const Conv2dConfig& config)
 }
 
 template <class T>
-Var<T> Conv2d<T>::operator()(const Var<T>& x, const std::optional<Var<T>>& sample_bias) const {
-  if (patches.empty()) return conv2d(x, *weight, bias.get_if(), options(), {}, sample_bias, algorithm.get());
+Var<T> Conv2d<T>::operator()(Var<T> x, const std::optional<Var<T>>& sample_bias) const {
+  if (patches.empty()) return conv2d(std::move(x), *weight, bias.get_if(), options(), {}, sample_bias, algorithm.get());
   if (const auto parts = row_groups(patches); !parts.empty()) {
     if (!sample_bias) return by_rows(parts, x, [&](const Var<T>& part) { return (*this)(part); });
     return by_rows(parts, x, *sample_bias, [&](const Var<T>& part, const Var<T>& own) { return (*this)(part, own); });

@@ -67,9 +67,10 @@ struct ConvLowRank {
 /// A [R, C / groups, kh, kw] (or [R, C, kh, kw], reading every input), B [out, R / groups, 1, 1].
 /// A sample bias [N, out], as a time embedding, is added to all pixels of its sample.
 /// Gradients of weight, bias, A and B flow where they are trainable; where nothing wants one, `algorithm` may compute the product
-/// with the weight. Throws ShapeError when extents do not fit.
+/// with the weight. An x that is moved here, has no other handle and is rounded to a narrower type is freed before the result is
+/// made. Throws ShapeError when extents do not fit.
 template <class T>
-Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity_t<Weight<T>>* bias = nullptr, const Conv2dOptions& options = {},
+Var<T> conv2d(Var<T> x, const Weight<T>& weight, const std::type_identity_t<Weight<T>>* bias = nullptr, const Conv2dOptions& options = {},
               std::type_identity_t<std::span<const LowRank<T>>> low_rank = {},
               const std::type_identity_t<std::optional<Var<T>>>& sample_bias = {}, const std::type_identity_t<ConvAlgorithm<T>>* algorithm = nullptr) {
   const kernels::ConvShape s = detail::conv_shape(x.shape(), weight.shape(), options);
@@ -105,18 +106,30 @@ Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity
   for (const auto& state : states)
     terms.push_back({state.t.data(), state.t.extent(1), state.up.group_c(), state.b.get()});
 
-  auto y = Tensor<T>::uninitialized({s.n, s.out_h(), s.out_w(), s.out});
   kernels::Epilogue<T> epilogue;
   epilogue.bias = bias != nullptr ? bias->value().data() : nullptr;
   epilogue.sample_bias = sample_bias ? sample_bias->value().data() : nullptr;
   epilogue.sample_rows = s.out_h() * s.out_w();
   epilogue.lds = s.out;
+  const Shape x_shape = x.shape();
+  const bool recorded = detail::any_wanted(std::span<const Var<T>>(inputs));
+  const auto uninitialized = [&] { return Tensor<T>::uninitialized({s.n, s.out_h(), s.out_w(), s.out}); };
   std::shared_ptr<const kernels::PackedMatrix<T>> packed;
-  if (algorithm != nullptr && !detail::any_wanted(std::span<const Var<T>>(inputs)) && algorithm->forward(s, weight, x.value().data(), y.data(), epilogue)) {
+  Tensor<T> y;
+  bool done = false;
+  if (algorithm != nullptr && !recorded) {
+    y = uninitialized();
+    done = algorithm->forward(s, weight, x.value().data(), y.data(), epilogue);
+  }
+  if (done) {
     for (const auto& state : states) kernels::conv2d_forward<T>(state.up, state.t.data(), *state.b, y.data(), {.residual = y.data(), .ldr = s.out});
   } else {
+    y = Tensor<T>();
     packed = detail::packed_conv(s, weight);
-    kernels::conv2d_forward<T>(s, x.value().data(), *packed, y.data(), epilogue, terms);
+    const kernels::ConvInput<T> input(s, x.value().data(), *packed);
+    if (input.copied() && !recorded) inputs[0] = x = Var<T>();
+    y = uninitialized();
+    kernels::conv2d_forward<T>(s, input, *packed, y.data(), epilogue, terms);
   }
 
   for (auto& state : states) {
@@ -124,7 +137,7 @@ Var<T> conv2d(const Var<T>& x, const Weight<T>& weight, const std::type_identity
     if (!inputs[state.input + 1].requires_grad()) state.t = Tensor<T>();
   }
   return record(std::make_shared<const Tensor<T>>(std::move(y)), std::span<const Var<T>>(inputs),
-                [s, packed, states = std::move(states), x_shape = x.shape(), x = inputs[1].requires_grad() ? detail::Saved<T>(x) : detail::Saved<T>()](
+                [s, packed, states = std::move(states), x_shape, x = inputs[1].requires_grad() ? detail::Saved<T>(x) : detail::Saved<T>()](
                     Tensor<T>& dy, std::span<Grad<T>> dx) {
                   if (dx[2].wanted()) kernels::column_sum(dy.data(), s.out, s.pixels(), s.out, dx[2].slot().data(), true);
                   for (Index n = 0, rows = s.out_h() * s.out_w(); dx[3].wanted() && n < s.n; ++n)

@@ -48,9 +48,9 @@ struct ResnetBlock {
     check<ShapeError>(!time_emb_proj, "ResnetBlock", "this block needs a time embedding");
     const Var<T> around = shortcut(x);
     x = norm1(std::move(x), true);
-    x = conv1(x);
+    x = conv1(std::move(x));
     x = norm2(std::move(x), true);
-    x = conv2(x);
+    x = conv2(std::move(x));
     return around + x;
   }
   /// x [N, H, W, in] and time [N, time_width] -> [N, H, W, out]. SiLU is applied to the time here. Throws ShapeError when the
@@ -60,13 +60,13 @@ struct ResnetBlock {
     const Var<T> t = (*time_emb_proj)(silu(time)), around = shortcut(x);
     x = norm1(std::move(x), true);
     if (time_norm == TimeEmbeddingNorm::add) {
-      x = conv1(x, t);
+      x = conv1(std::move(x), t);
       x = norm2(std::move(x), true);
     } else {
       const auto scale_and_shift = chunk(reshape(t, {t.extent(0), 1, 1, t.extent(1)}), 2);
       x = silu(norm2(conv1(x)) * (scale_and_shift[0] + 1.0) + scale_and_shift[1]);
     }
-    x = conv2(x);
+    x = conv2(std::move(x));
     return around + x;
   }
 

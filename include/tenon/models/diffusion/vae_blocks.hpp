@@ -152,7 +152,7 @@ struct VaeEncoder {
     for (const auto& block : down_blocks) x = block(std::move(x));
     x = mid_block(x);
     x = conv_norm_out(std::move(x), true);
-    return conv_out(x);
+    return conv_out(std::move(x));
   }
 
   template <class Self, class F>
@@ -195,7 +195,7 @@ struct VaeDecoder {
     Var<T> x = mid_block(conv_in(latents));
     for (const auto& block : up_blocks) x = block(std::move(x));
     x = conv_norm_out(std::move(x), true);
-    return conv_out(x);
+    return conv_out(std::move(x));
   }
 
   template <class Self, class F>
