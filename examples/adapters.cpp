@@ -30,11 +30,12 @@ std::pair<std::string, double> with_number(const std::string& text) {
   try {
     std::size_t used = 0;
     const double number = std::stod(text.substr(colon + 1), &used);
-    if (used == text.size() - colon - 1) return {text.substr(0, colon), number};
+    if (used == text.size() - colon - 1 && std::isfinite(number)) return {text.substr(0, colon), number};
   } catch (const std::exception&) {
   }
   fail("adapters", text, ": expected FILE or FILE:NUMBER");
 }
+const CLI::Range ranks(1, 1 << 16);
 
 template <class M>
 M open_model(const std::string& path) {
@@ -95,29 +96,43 @@ void rename(Skeleton<float>& model, const std::string& drop, const std::string& 
   model = std::move(out);
 }
 
+/// What a file says of itself and stays true in another form: not the hashes of its own bytes.
+std::map<std::string, std::string> lasting(std::map<std::string, std::string> metadata) {
+  std::erase_if(metadata, [](const auto& entry) {
+    return entry.first.starts_with("sshs_") || entry.first == "modelspec.hash_sha256" || entry.first == "lora_adapter_metadata" || entry.first == "format";
+  });
+  return metadata;
+}
+
 /// Writes an adapter in the form that --to says, or that the path's ending does: a name that ends with .safetensors is a single file.
 template <class M>
-void write(M& model, const std::string& name, const Options& o, DType dtype, AdapterFile::Format like) {
+void write(M& model, const std::string& name, const Options& o, DType dtype, AdapterFile::Format like, const std::map<std::string, std::string>& metadata = {}) {
   check(!o.out.empty(), "adapters", "expected --out PATH");
+  for (const auto& ref : patch_params(model, name))  // a sum of float16 files may be too large for it
+    for (const float value : ref.weight->value().span())
+      if (dtype == DType::f16 && std::abs(value) > 65504) dtype = DType::f32;
   std::string form = o.to;
   if (form.empty()) form = !o.out.ends_with(".safetensors") ? "peft" : like == AdapterFile::Format::diffusers ? "diffusers" : "kohya";
   if (form == "peft") {
     save_adapter_parts(model, o.out, name, dtype);
+    if (!metadata.empty()) std::cout << "left out: " << metadata.size() << " metadata, which a peft folder has no place for\n";
   } else {
     check(o.out.ends_with(".safetensors"), "adapters", o.out, ": expected a name that ends with .safetensors for ", form);
     if constexpr (std::same_as<M, Skeleton<float>>) rename(model, "encoder.layers.", "text_model.encoder.layers.");
-    const SaveFileOptions options{.name = name, .dtype = dtype, .part = part_of_model(model, o)};
+    const SaveFileOptions options{.name = name, .dtype = dtype, .part = part_of_model(model, o), .metadata = metadata};
     form == "kohya" ? save_kohya(model, o.out, options) : save_diffusers(model, o.out, options);
   }
   std::cout << "wrote " << o.out << ": " << form << ", " << patch_params(model, name).size() << " tensors, " << count(patch_params(model, name))
             << " numbers as " << name_of(dtype) << '\n';
 }
 
-/// The type of a file's numbers.
+/// The type of a file's numbers: float32 unless all are of one half precision. (Alphas are written as float32 anyway.)
 DType dtype_of_file(const AdapterFile& file) {
+  std::set<DType> types;
   for (const auto& [name, raw] : file.tensors)
-    if (raw.shape.size() > 1 && (raw.dtype == DType::f16 || raw.dtype == DType::bf16)) return raw.dtype;
-  return DType::f32;
+    if (!name.ends_with(".alpha")) types.insert(raw.dtype);
+  const bool half = types == std::set{DType::f16} || types == std::set{DType::bf16};
+  return half ? *types.begin() : DType::f32;
 }
 
 /// Attaches a file and says what became of it.
@@ -151,10 +166,7 @@ void info(const Options& o) {
   std::cout << "tensors  " << file.tensors.size() << ", " << numbers << " numbers:";
   for (const auto& [type, n] : types) std::cout << ' ' << n << ' ' << type;
   std::cout << '\n';
-  if (o.file.ends_with(".safetensors")) {
-    const auto opened = SafetensorsFile::open(o.file);
-    for (const auto& [key, value] : opened.metadata()) std::cout << "         " << key << " = " << value.substr(0, 60) << '\n';
-  }
+  for (const auto& [key, value] : file.metadata) std::cout << "         " << key << " = " << value.substr(0, 60) << '\n';
   if (file.peft_type == "PREFIX_TUNING" || file.peft_type == "PROMPT_TUNING") return;
   with_layers(o, {file}, [&](auto& model) {
     const auto report = attach(model, file, {.strict = false, .part = o.part});
@@ -196,7 +208,7 @@ void convert(const Options& o) {
   const DType dtype = dtype_of_file(file);
   with_layers(o, {file}, [&](auto& model) {
     attach_and_report(model, file, o, "default");
-    write(model, "default", o, dtype, file.format);
+    write(model, "default", o, dtype, file.format, lasting(file.metadata));
   });
 }
 
@@ -220,7 +232,9 @@ void combine_files(const Options& o, CombineOptions::Method method) {
     weights.emplace_back("file " + std::to_string(files.size()), weight);
   }
   check(!files.empty(), "adapters", "expected FILE or FILE:WEIGHT");
-  const DType dtype = dtype_of_file(files.front());
+  DType dtype = dtype_of_file(files.front());
+  for (const auto& file : files)
+    if (dtype_of_file(file) != dtype) dtype = DType::f32;
   with_layers(o, files, [&](auto& model) {
     for (std::size_t i = 0; i < files.size(); ++i) attach_and_report(model, files[i], o, weights[i].first);
     print_errors(combine(model, weights, {.method = method, .rank = o.rank}));
@@ -236,7 +250,14 @@ void merge_files(const Options& o) {
       const auto [path, scale] = with_number(o.files[i]);
       attach_and_report(model, load_adapter(path), o, "file " + std::to_string(i + 1), scale);
     }
+    const auto weights = params(model);
+    std::vector<DType> types;
+    for (const auto& ref : weights) types.push_back(ref.weight->bytes().dtype);
     merge_and_unload(model);
+    for (std::size_t i = 0; i < weights.size(); ++i)
+      for (const float value : weights[i].weight->values()->span())
+        check(std::isfinite(value) && (types[i] != DType::f16 || std::abs(value) <= 65504), "adapters", weights[i].path, " becomes ", value, ", too large for ",
+              name_of(types[i]), ": a smaller scale is needed");
     if constexpr (std::same_as<M, Clip<float>>) {
       save_clip(model, o.out);
       for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "preprocessor_config.json"})
@@ -252,7 +273,16 @@ void merge_files(const Options& o) {
 void extract_adapter(const Options& o) {
   with_type_of(o.base, [&]<class M>() {
     auto base = open_model<M>(o.base), tuned = open_model<M>(o.tuned);
-    print_errors(extract(base, tuned, {.rank = o.rank}));
+    const auto report = extract(base, tuned, {.rank = o.rank});
+    print_errors(report);
+    const std::set<std::string> taken(report.sites.begin(), report.sites.end());
+    std::vector<std::string> left;
+    const auto from = params(base), to = params(tuned);
+    for (std::size_t i = 0; i < from.size(); ++i) {
+      const auto layer = from[i].path.substr(0, from[i].path.rfind('.'));
+      if (!(taken.contains(layer) && from[i].path.ends_with(".weight")) && !(*from[i].weight->values() == *to[i].weight->values())) left.push_back(from[i].path);
+    }
+    if (!left.empty()) std::cout << "left out, as a LoRA has no place for biases and norms: " << left.size() << '\n' << list(left);
     write(base, "default", o, DType::f32, AdapterFile::Format::kohya);
   });
 }
@@ -294,16 +324,16 @@ int main(int argc, char** argv) {
   combine_command->add_option("FILES", o.files, "FILE or FILE:WEIGHT, one or more")->required();
   combine_command->add_option("--method", o.method, "sum (exact, ranks add), svd (the best of --rank), linear (factors summed apart, as peft's linear)")
       ->capture_default_str()->check(CLI::IsMember({"sum", "svd", "linear"}));
-  combine_command->add_option("--rank", o.rank, "Rank for svd")->capture_default_str()->check(CLI::PositiveNumber);
+  combine_command->add_option("--rank", o.rank, "Rank for svd")->capture_default_str()->check(ranks);
   output(combine_command), model(combine_command);
   auto* resize_command = app.add_subcommand("resize", "The nearest LoRA of another rank");
   resize_command->add_option("FILE", o.files, "Adapter file or peft folder")->required()->expected(1);
-  resize_command->add_option("--rank", o.rank, "The rank")->required()->check(CLI::PositiveNumber);
+  resize_command->add_option("--rank", o.rank, "The rank")->required()->check(ranks);
   output(resize_command), model(resize_command);
   auto* extract_command = app.add_subcommand("extract", "The nearest LoRA to what a tuned model has beyond its base");
   extract_command->add_option("--base", o.base, "The base model")->required();
   extract_command->add_option("--tuned", o.tuned, "The tuned model")->required();
-  extract_command->add_option("--rank", o.rank, "The rank")->capture_default_str()->check(CLI::PositiveNumber);
+  extract_command->add_option("--rank", o.rank, "The rank")->capture_default_str()->check(ranks);
   extract_command->add_option("--part", o.part, "What the model is in a single file: text_encoder or text_encoder_2");
   output(extract_command);
   return run_program(app, argc, argv, [&] {

@@ -99,10 +99,67 @@ TEST_CASE("adapters convert: one LoRA in every dialect, there and back to the bi
   same(scratch / "text2.safetensors", scratch / "text.safetensors");
   succeed({"convert", scratch / "folder/unet", scratch / "unet.safetensors", "--to", "kohya"});
   CHECK(load_adapter(scratch / "unet.safetensors").tensors.size() == 6);
+  std::vector<NamedTensor> tensors;  // diffusers with transformers 5: kohya's names have text_model all the same
+  for (const auto& [key, raw] : load_adapter(name("peft")).tensors) {
+    const bool encoder = key.starts_with("text_encoder.text_model.");
+    tensors.push_back({encoder ? "text_encoder." + key.substr(24) : key, raw});
+  }
+  save_safetensors(scratch / "five.safetensors", tensors);
+  for (const std::string to : {"kohya", "diffusers"}) {
+    succeed({"convert", scratch / "five.safetensors", scratch / "five2.safetensors", "--to", to, "--strict"});
+    succeed({"convert", name("peft"), scratch / "four2.safetensors", "--to", to});
+    same(scratch / "five2.safetensors", scratch / "four2.safetensors");
+  }
   refuse({"convert", name("kohya"), scratch / "x.safetensors", "--to", "a1111"}, "--to");
   refuse({"convert", golden::path("peft_methods/loha"), scratch / "x.safetensors", "--to", "diffusers"}, "diffusers' format has no 'loha'");
   save_safetensors(scratch / "odd.safetensors", {{"lora_unet_something_else.lora_down.weight", raw_copy(Tensor<float>({2, 2}))}});
   refuse({"convert", scratch / "odd.safetensors", scratch / "x.safetensors", "--to", "peft"}, "cannot be told from its names alone");
+}
+
+TEST_CASE("adapters convert: without a model SDXL's original names, norms and half types; what a file says of itself stays") {
+  Scratch scratch("convert-sgm");
+  const auto raw = [](const Shape& shape, DType dtype, float value) {
+    return visit_dtype(dtype, [&]<class To>() { return raw_copy(cast<To>(Tensor<float>::full(shape, value))); });
+  };
+  std::vector<NamedTensor> tensors;
+  const auto lora = [&](const std::string& name, DType dtype) {
+    tensors.push_back({"lora_unet_" + name + ".lora_down.weight", raw({2, 8}, dtype, 0.1f)});
+    tensors.push_back({"lora_unet_" + name + ".lora_up.weight", raw({8, 2}, dtype, 0.3f)});
+    tensors.push_back({"lora_unet_" + name + ".alpha", raw({}, DType::f32, 1.5f)});
+  };
+  lora("input_blocks_4_1_transformer_blocks_0_attn1_to_q", DType::f16), lora("middle_block_1_proj_in", DType::f16);
+  const std::string in = scratch / "a.safetensors", out = scratch / "b.safetensors";
+  const std::map<std::string, std::string> metadata{{"ss_output_name", "style"}, {"sshs_model_hash", "0123"}, {"format", "pt"}};
+  save_safetensors(in, tensors, metadata);
+  succeed({"convert", in, out, "--to", "kohya", "--strict"});
+  auto file = load_adapter(out);
+  CHECK(file.metadata == std::map<std::string, std::string>{{"ss_output_name", "style"}});
+  const std::string q = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight";
+  CHECK(file.tensors.at(q).dtype == DType::f16);
+  CHECK(file.tensors.contains("lora_unet_mid_block_attentions_0_proj_in.alpha"));
+  holds(succeed({"convert", in, scratch / "folder", "--to", "peft"}), {"left out: 1 metadata"});
+  succeed({"convert", in, in, "--to", "diffusers", "--strict"});  // over itself
+  CHECK(load_adapter(in).metadata.at("ss_output_name") == "style");
+
+  lora("output_blocks_8_1_proj_out", DType::bf16);  // no half type holds both
+  tensors.push_back({"lora_unet_out_0.w_norm", raw({8}, DType::bf16, 0.1f)});
+  tensors.push_back({"lora_unet_out_0.b_norm", raw({8}, DType::bf16, 0.1f)});
+  tensors.push_back({"lora_te2_text_model_encoder_layers_31_layer_norm1.w_norm", raw({8}, DType::f32, 0.1f)});
+  tensors.push_back({"lora_te2_text_model_encoder_layers_31_layer_norm1.b_norm", raw({8}, DType::f32, 0.1f)});
+  save_safetensors(in, tensors);
+  succeed({"convert", in, out, "--to", "kohya", "--strict"});
+  file = load_adapter(out);
+  CHECK(file.tensors.size() == tensors.size());
+  CHECK(cast<float>(file.tensors.at(q)) == cast<float>(raw({2, 8}, DType::f16, 0.1f)));
+  CHECK(cast<float>(file.tensors.at("lora_unet_up_blocks_2_attentions_2_proj_out.lora_up.weight")) == cast<float>(raw({8, 2}, DType::bf16, 0.3f)));
+  CHECK(cast<float>(file.tensors.at("lora_te2_text_model_encoder_layers_31_layer_norm1.b_norm"))(7) == 0.1f);
+
+  tensors.resize(3);
+  save_safetensors(in, tensors);
+  holds(succeed({"combine", in + ":1e6", "--out", out}), {"numbers as float32"});  // too large for float16
+  holds(succeed({"info", out}), {"lora to_q"});
+  save_safetensors(in, {{"lora_unet_conv_in.lora_down.weight", raw({8}, DType::f32, 1)}});
+  refuse({"info", in}, "the shapes of its layers cannot be told from its tensors");
 }
 
 TEST_CASE("adapters combine and resize") {
@@ -117,9 +174,13 @@ TEST_CASE("adapters combine and resize") {
   CHECK(golden::error(delta(load_adapter(out), to_q, 1), delta(file, to_q, 1.5)) < 1e-5);
   holds(succeed({"resize", kohya, "--rank", "1", "--out", out}), {"4 layers; what the rank leaves out"});
   CHECK(load_adapter(out).format == AdapterFile::Format::kohya);
+  succeed({"convert", kohya, scratch / "folder", "--to", "peft"});  // a U-Net of its own: its layers are the other file's in a pipeline only
+  refuse({"combine", scratch / "folder/unet", kohya, "--out", out}, "names layers as text_encoder.text_model.encoder.layers.0.self_attn.out_proj, another file as "
+         "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0; give the model");
   refuse({"resize", golden::path("peft_methods/dora"), "--rank", "1", "--out", out}, "expected a plain LoRA at");
   refuse({"resize", kohya, "--rank", "0", "--out", out}, "--rank");
-  refuse({"combine", kohya + ":much", "--out", out}, "expected FILE or FILE:NUMBER");
+  for (const std::string weight : {":much", ":nan", ":inf"}) refuse({"combine", kohya + weight, "--out", out}, "expected FILE or FILE:NUMBER");
+  refuse({"resize", kohya, "--rank", "99999999999999", "--out", out}, "--rank");
 }
 
 TEST_CASE("adapters check, merge and extract on a CLIP") {
@@ -135,6 +196,11 @@ TEST_CASE("adapters check, merge and extract on a CLIP") {
   auto again = load_clip<float>(model);
   attach(again, load_adapter(scratch / "lora"));
   CHECK(golden::error(again.text_features(ids).value(), base.text_features(ids).value()) < 1e-5);
+  auto more = load_clip<float>(scratch / "merged");
+  more.text_model.final_layer_norm.weight->set(Tensor<float>::full(more.text_model.final_layer_norm.weight->shape(), 0.75f));
+  save_clip(more, scratch / "more");
+  holds(succeed({"extract", "--base", model, "--tuned", scratch / "more", "--rank", "5", "--out", scratch / "lora2"}),
+        {"left out, as a LoRA has no place for biases and norms: 1\n  text_model.final_layer_norm.weight"});
   refuse({"extract", "--base", model, "--tuned", model, "--out", scratch / "none"}, "no weight of the two models differs");
   refuse({"check", name("kohya"), "--model", scratch / "nowhere"}, "nowhere");
   refuse({"check", golden::path("peft_methods/ia3"), "--model", model}, "no layer of this model takes anything from it");
@@ -163,6 +229,8 @@ TEST_CASE("adapters check, merge and extract know a Stable Diffusion and the fol
   attach(again, load_adapter(scratch / "again.safetensors"), {.part = "unet"});
   CHECK(golden::error(of(again), wanted) < 2e-3);
   refuse({"merge", "--model", model, "--lora", lora, "--out", scratch / "merged"}, "expected a new or empty folder");
+  refuse({"merge", "--model", model, "--lora", lora + ":1e9", "--out", scratch / "large"}, "too large for float16: a smaller scale is needed");
+  CHECK(!std::filesystem::exists(scratch / "large"));
   refuse({"extract", "--base", model, "--tuned", model + "/unet", "--out", scratch / "none.safetensors"}, "model_index.json");
   std::filesystem::create_directory(scratch / "broken");
   save_json(scratch / "broken/config.json", {{"_class_name", "UNet2DConditionModel"}});

@@ -1,4 +1,6 @@
 // Single files of kohya's scripts, LyCORIS and diffusers: names resolved from the model, reports, round trips.
+#include <nlohmann/json.hpp>
+
 #include <tenon/io/checkpoint.hpp>
 #include <tenon/peft/formats/peft.hpp>
 
@@ -95,6 +97,16 @@ struct Pipeline {
   template <class Self, class F>
   static void fields(Self& s, F&& f) {
     f("unet", s.unet), f("text_encoder", s.text_encoder), f("text_encoder_2", s.text_encoder_2);
+  }
+};
+
+template <class T>
+struct Words {
+  Embedding<T> table{7, 8};
+  Linear<T> out{8, 5};
+  template <class Self, class F>
+  static void fields(Self& s, F&& f) {
+    f("wte", s.table), f("out", s.out);
   }
 };
 
@@ -235,6 +247,47 @@ TEST_CASE("what is written in kohya's and diffusers' names comes back to the bit
   CHECK(contents(encoder).at("text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight") == second);
 }
 
+TEST_CASE("a state dictionary of loralib: factors without .weight and without alphas") {
+  Scratch scratch("loralib");
+  auto model = filled<Words<float>>();
+  Generator generator(6);
+  const auto a = numbers<float>({2, 8}, generator), b = numbers<float>({5, 2}, generator);
+  const auto rows = numbers<float>({2, 7}, generator), up = numbers<float>({8, 2}, generator);
+  save_safetensors(scratch / "a.safetensors", {{"out.lora_A", raw_copy(a)}, {"out.lora_B", raw_copy(b)},
+                                               {"wte.lora_A", raw_copy(rows)}, {"wte.lora_B", raw_copy(up)}});
+  const Tensor<float> w = model.out.weight->value(), table = model.table.weight->value();
+  CHECK(attach(model, load_adapter(scratch / "a.safetensors"), {.scale = 0.5}).unused.empty());
+  merge(model);
+  for (Index o = 0; o < 5; ++o) CHECK(model.out.weight->value()(o, 3) == Approx(w(o, 3) + 0.5 * (b(o, 0) * a(0, 3) + b(o, 1) * a(1, 3))).epsilon(1e-5));
+  CHECK(model.table.weight->value()(6, 4) == Approx(table(6, 4) + 0.5 * (up(4, 0) * rows(0, 6) + up(4, 1) * rows(1, 6))).epsilon(1e-5));
+}
+
+TEST_CASE("diffusers is told of LoRA's own biases, which it drops otherwise; numbers too large for float16 are not written") {
+  Scratch scratch("biases");
+  auto pipeline = filled<Pipeline<float>>();
+  Generator generator(1);
+  attach(pipeline, LoraConfig{.rank = 2, .targets = {"q_proj"}, .bias = LoraConfig::Bias::own}, generator);
+  shake(pipeline);
+  const std::string path = scratch / "a.safetensors";
+  save_diffusers(pipeline, path);
+  const auto file = load_adapter(path);
+  CHECK(file.config->value().at("text_encoder.lora_bias") == true);
+  CHECK(file.metadata.contains("lora_adapter_metadata"));
+  auto other = filled<Pipeline<float>>();
+  attach(other, file);
+  CHECK(contents(other) == contents(pipeline));
+  detach(pipeline);
+  attach(pipeline, LoraConfig{.rank = 2, .targets = {"q_proj"}}, generator);
+  for (const auto& ref : patch_params(pipeline)) ref.weight->set(Tensor<float>::full(ref.weight->shape(), 70000));
+  const std::string before = ::contents(path);
+  const SaveFileOptions half{.dtype = DType::f16};
+  REQUIRE_THROWS_WITH(save_kohya(pipeline, path, half), contains("q_proj.lora_A.weight: 70000") && contains("is too large for float16"));
+  REQUIRE_THROWS_WITH(save_diffusers(pipeline, path, half), contains("too large for float16"));
+  REQUIRE_THROWS_WITH(save_adapter(pipeline.text_encoder, scratch / "folder", "default", DType::f16), contains("too large for float16"));
+  CHECK(::contents(path) == before);
+  CHECK(scratch.count() == 1);
+}
+
 TEST_CASE("the original names of SDXL's U-Net") {
   using detail::original_unet_name;
   CHECK(original_unet_name("down_blocks.1.attentions.1.transformer_blocks.0.attn1.to_q") == "input_blocks.5.1.transformer_blocks.0.attn1.to_q");
@@ -244,6 +297,14 @@ TEST_CASE("the original names of SDXL's U-Net") {
   CHECK(original_unet_name("down_blocks.0.downsamplers.0.conv") == "input_blocks.3.0.op");
   CHECK(original_unet_name("up_blocks.2.resnets.0.conv_shortcut") == "output_blocks.6.0.skip_connection");
   CHECK(original_unet_name("conv_in") == "input_blocks.0.0");
+  CHECK(original_unet_name("conv_norm_out") == "out.0");
+  CHECK(original_unet_name("down_blocks.0.resnets.1.norm1") == "input_blocks.2.0.in_layers.0");
+  CHECK(original_unet_name("up_blocks.1.resnets.0.norm2") == "output_blocks.3.0.out_layers.0");
+  // a third block of a level, or a second attention in the middle, would have another layer's name
+  CHECK(original_unet_name("down_blocks.0.attentions.1.proj_in") == "input_blocks.2.1.proj_in");
+  CHECK(!original_unet_name("down_blocks.0.attentions.3.proj_in"));
+  CHECK(!original_unet_name("up_blocks.0.resnets.3.conv1"));
+  CHECK(!original_unet_name("mid_block.attentions.1.proj_in"));
   CHECK(!original_unet_name("text_model.encoder.layers.0.mlp.fc1"));
   Scratch scratch("sgm");
   const auto module = [](const std::string& name) { return "lora_unet_" + name; };
@@ -340,8 +401,15 @@ TEST_CASE("hostile and foreign single files are one clear error and change nothi
   refused({{down.name, raw({2, 7})}, up}, "expected shape [2, 8], found [2, 7]");
   refused({{down.name, raw({2, 8}, NAN)}, up}, "expected finite numbers");
   refused({down, up, {q + ".alpha", raw({2})}}, ".alpha: expected one number");
+  refused({down, up, {q + ".alpha", raw({}, INFINITY)}}, ".alpha: expected a finite number");
+  const std::string module = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q";
+  refused({{module + ".lora_A.weight", raw({2, 8})}, {module + ".lora_B.weight", raw({8, 2})},
+           {module + ".alpha", raw({}, NAN)}}, ".alpha: expected a finite number");
+  refused({down, up, {"bundle_emb.word.string_to_param.*", raw({2, 8})}}, "used 2 of 3 names; no layer takes bundle_emb.word");  // a kohya file all the same
   refused({down, up, {q + ".lora_left.weight", raw({2})}}, "no layer takes " + q + ".lora_left.weight");
-  refused({down, up, {"lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_x.lora_up.weight", raw({8, 2})}}, "used 2 of 3 names");
+  refused({down, up, {"lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_x.lora_up.weight", raw({8, 2})}},
+          "used 2 of 3 names; no layer takes lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_x.lora_up.weight; nearest layer: "
+          "mid_block.attentions.0.transformer_blocks.0.attn1.to_");
   refused({{"lora_unet_nothing.lora_down.weight", raw({2, 8})}}, "no layer of this model takes anything from it");
   refused({{q + ".hada_w1_a", raw({8, 2})}, {q + ".hada_w1_b", raw({2, 8})}, {q + ".hada_w2_a", raw({8, 3})}, {q + ".hada_w2_b", raw({2, 8})}}, "hada_w2_a: expected shape [8, 2]");
   refused({{q + ".lokr_w1", raw({3, 2})}, {q + ".lokr_w2", raw({4, 4})}}, "whose Kronecker product is [8, 8]; found 3 x 2 and 4 x 4");

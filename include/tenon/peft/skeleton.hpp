@@ -25,35 +25,37 @@ inline std::vector<std::string> pipeline_layers() {
   std::vector<std::string> out;
   const auto add = [&](auto&&... parts) { out.push_back(join_text(parts...)); };
   const auto transformer = [&](const std::string& root) {
-    for (const char* name : {"proj_in", "proj_out"}) add(root, name);
+    for (const char* name : {"norm", "proj_in", "proj_out"}) add(root, name);
     for (int i = 0; i < 10; ++i) {
       const std::string block = join_text(root, "transformer_blocks.", i, ".");
       for (const char* name : {"attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0",
-                               "ff.net.0.proj", "ff.net.2"})
+                               "ff.net.0.proj", "ff.net.2", "norm1", "norm2", "norm3"})
         add(block, name);
     }
   };
   const auto block = [&](const std::string& root) {
     for (int i = 0; i < 4; ++i) {
       transformer(join_text(root, "attentions.", i, "."));
-      for (const char* name : {"conv1", "conv2", "time_emb_proj", "conv_shortcut"}) add(root, "resnets.", i, ".", name);
+      for (const char* name : {"norm1", "conv1", "time_emb_proj", "norm2", "conv2", "conv_shortcut"}) add(root, "resnets.", i, ".", name);
     }
     add(root, "downsamplers.0.conv"), add(root, "upsamplers.0.conv");
   };
   for (int level = 0; level < 4; ++level) block(join_text("unet.down_blocks.", level, ".")), block(join_text("unet.up_blocks.", level, "."));
   block("unet.mid_block.");
-  for (const char* name : {"conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2", "add_embedding.linear_1", "add_embedding.linear_2"})
+  for (const char* name : {"conv_in", "conv_norm_out", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2", "add_embedding.linear_1",
+                           "add_embedding.linear_2"})
     add("unet.", name);
   for (const char* encoder : {"text_encoder.", "text_encoder_2."}) {
     for (int i = 0; i < 32; ++i)
-      for (const char* name : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2"})
+      for (const char* name : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2",
+                               "layer_norm1", "layer_norm2"})
         add(encoder, "text_model.encoder.layers.", i, ".", name);
-    add(encoder, "text_projection");
+    add(encoder, "text_model.final_layer_norm"), add(encoder, "text_projection");
   }
   return out;
 }
 
-/// The paths that a file's layers may have.
+/// The paths that a file's layers may have. Those of text encoders have text_model, which transformers 5 leaves out.
 inline std::vector<std::string> candidate_layers(const AdapterFile& file) {
   if (file.format == AdapterFile::Format::kohya) return pipeline_layers();
   std::set<std::string> out;
@@ -71,7 +73,7 @@ inline std::vector<std::string> candidate_layers(const AdapterFile& file) {
       const auto names = processor ? processor_layers(rest.substr(0, rest.size() - ending.size())) : std::vector{rest.substr(0, rest.size() - ending.size())};
       const bool text = part.starts_with("text_encoder");  // x.to_out is x.to_out.0 in a U-Net, x.out_proj in an encoder
       const std::string& module = text || names.size() < 3 ? text ? names.back() : names.front() : names[1];
-      out.insert(part.empty() ? module : join_text(part, ".", module));
+      out.insert(part.empty() ? module : join_text(part, text && module.starts_with("encoder.") ? ".text_model." : ".", module));  // as other tools have it
     }
   }
   return {out.begin(), out.end()};
@@ -85,11 +87,15 @@ std::unique_ptr<typename Skeleton<T>::Layer> layer_for(const AdapterFile& file, 
     const RawTensor* raw = tensor_of(file, layer, part);
     return raw == nullptr ? std::nullopt : std::optional(raw->shape);
   };
-  const auto of_weight = [](const Shape& w) -> std::unique_ptr<Layer> {
-    if (w.rank() == 2) return std::make_unique<Layer>(Linear<T>(w[1], w[0]));
+  const auto with_bias = [&](auto made) {  // base_layer.bias stands for one that must be there
+    if (layer.names.contains("base_layer.bias")) made.bias = Param<T>(Tensor<T>(made.bias->shape()));
+    return std::make_unique<Layer>(std::move(made));
+  };
+  const auto of_weight = [&](const Shape& w) -> std::unique_ptr<Layer> {
+    if (w.rank() == 2) return with_bias(Linear<T>(w[1], w[0]));
     Conv2d<T> conv(w[1], w[0], 1);
     conv.weight = Param<T>(w);
-    return std::make_unique<Layer>(std::move(conv));
+    return with_bias(std::move(conv));
   };
   const auto matrix = [](const std::optional<Shape>& s) { return s && s->rank() >= 2 && s->size() > 0; };
   const auto a = shape("lora_A.weight"), b = shape("lora_B.weight"), mid = shape("lora_mid.weight");
@@ -119,7 +125,8 @@ std::unique_ptr<typename Skeleton<T>::Layer> layer_for(const AdapterFile& file, 
 }  // namespace detail
 
 /// Adds the layers that a file tunes, each of the shape that its tensors tell. Throws FileError when there is none, as of
-/// prefixes, prompts and kohya's files of other models, and ShapeError when a layer is there in another shape.
+/// prefixes, prompts and kohya's files of other models, and when only one of two files names the parts of a pipeline;
+/// ShapeError when a layer is there in another shape.
 template <class T>
 void add_layers(Skeleton<T>& skeleton, const AdapterFile& file) {
   auto candidates = detail::candidate_layers(file);
@@ -128,15 +135,22 @@ void add_layers(Skeleton<T>& skeleton, const AdapterFile& file) {
                                                                         : detail::diffusers_layers(file, candidates, "");
   check<FileError>(!layers.empty(), "adapter", file.path, ": its layers cannot be told from its names alone, for example ", file.tensors.begin()->first,
                    "; give the model");
+  const auto in_part = [](const std::string& path) { return !detail::part_of(path).empty(); };
+  check<FileError>(skeleton.layers.empty() || in_part(skeleton.layers.begin()->first) == in_part(layers.begin()->first), "adapter", file.path, ": names layers as ",
+                   layers.begin()->first, ", another file as ", skeleton.layers.empty() ? "" : skeleton.layers.begin()->first, "; give the model");
+  bool any = false;
   for (auto& [path, tensors] : layers) {
     auto layer = detail::layer_for<T>(file, tensors);
     if (layer == nullptr) continue;
+    any = true;
     const auto shape_of = [](const auto& l) { return std::visit([](const auto& x) { return x.weight->shape(); }, l); };
     const auto [at, fresh] = skeleton.layers.try_emplace(path, nullptr);
     check<ShapeError>(fresh || detail::same_but_ones(shape_of(*at->second), shape_of(*layer)), "adapter", file.path, ": ", path, ": expected a layer of shape ",
                       fresh ? Shape{} : shape_of(*at->second), " as in the other files, found ", shape_of(*layer));
     if (fresh) at->second = std::move(layer);
   }
+  check<FileError>(any, "adapter", file.path, ": the shapes of its layers cannot be told from its tensors, for example ", file.tensors.begin()->first,
+                   "; give the model");
 }
 
 }  // namespace tenon::inline TENON_ABI

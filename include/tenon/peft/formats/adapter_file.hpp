@@ -17,6 +17,7 @@ struct AdapterFile {
   std::string peft_type;       ///< LORA, LOHA, LOKR, IA3, PREFIX_TUNING, PROMPT_TUNING, or tenon's own BOTTLENECK and GATED_PREFIX; of a peft directory only
   std::optional<Json> config;  ///< peft's adapter_config.json, or what a diffusers file says of its adapters
   std::map<std::string, RawTensor> tensors;  ///< by the file's names, without peft's base_model.model
+  std::map<std::string, std::string> metadata{};  ///< of a single .safetensors file
 };
 
 /// What attaching a file did.
@@ -72,6 +73,9 @@ struct Root {
 TENON_IN_BODY Root find_root(const std::string& file, const std::set<std::string>& modules, const std::vector<std::string>& site_paths);
 
 TENON_IN_BODY const RawTensor* tensor_of(const AdapterFile& file, const LayerTensors& layer, std::string_view part);
+
+/// The layer's own alpha tensor, where it has one. Throws FileError unless it is one finite number.
+TENON_IN_BODY std::optional<double> alpha_of(const AdapterFile& file, const LayerTensors& layer);
 
 /// Whether two shapes hold the same elements once ones at the end are left out: a 1x1 kernel and a matrix.
 TENON_IN_BODY bool same_but_ones(const Shape& a, const Shape& b);

@@ -1,6 +1,7 @@
 #pragma once
 // The definitions of adapter_file.hpp.
 #include <algorithm>
+#include <cmath>
 #include <regex>
 
 #include <nlohmann/json.hpp>
@@ -61,6 +62,15 @@ TENON_IN_BODY Root find_root(const std::string& file, const std::set<std::string
 TENON_IN_BODY const RawTensor* tensor_of(const AdapterFile& file, const LayerTensors& layer, std::string_view part) {
   const auto at = layer.names.find(part);
   return at == layer.names.end() ? nullptr : &file.tensors.at(at->second);
+}
+
+TENON_IN_BODY std::optional<double> alpha_of(const AdapterFile& file, const LayerTensors& layer) {
+  const RawTensor* raw = tensor_of(file, layer, "alpha");
+  if (raw == nullptr) return std::nullopt;
+  check<FileError>(raw->shape.size() == 1, "load_adapter", file.path, ": ", layer.module, ".alpha: expected one number, found shape ", raw->shape);
+  const double alpha = cast<double>(*raw).data()[0];
+  check<FileError>(std::isfinite(alpha), "load_adapter", file.path, ": ", layer.module, ".alpha: expected a finite number");
+  return alpha;
 }
 
 TENON_IN_BODY bool same_but_ones(const Shape& a, const Shape& b) {

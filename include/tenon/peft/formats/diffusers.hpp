@@ -4,6 +4,8 @@
 //   unet....attn1.to_q.lora.down.weight                                    before peft
 //   [unet.]...attn1.processor.to_q_lora.down.weight                        attention processors; to_out_lora is to_out.0
 //   text_encoder....self_attn.q_proj.lora_linear_layer.down.weight, and ....self_attn.to_q_lora.down.weight before that
+// And the state dictionaries of loralib, X.lora_A and X.lora_B of linear layers and embeddings, which hold no alpha: a scale
+// other than 1 (lora_alpha / R there) has to be given.
 // Names are matched with the model's layers. Alphas come from X.alpha tensors, else from the file's own metadata, else they
 // are the rank of each layer.
 #include <tenon/peft/formats/kohya.hpp>
@@ -20,6 +22,8 @@ inline constexpr DiffusersEnding diffusers_endings[] = {
     {".lora_A.weight", "lora_A.weight", false},
     {".lora_B.weight", "lora_B.weight", false},
     {".lora_B.bias", "lora_B.bias", false},
+    {".lora_A", "lora_A.weight", false},
+    {".lora_B", "lora_B.weight", false},
     {".lora_magnitude_vector", "lora_magnitude_vector", false},
     {".lora_magnitude_vector.weight", "lora_magnitude_vector", false},
     {".lora.down.weight", "lora_A.weight", false},

@@ -64,10 +64,7 @@ TENON_IN_BODY LayerMap diffusers_layers(const AdapterFile& file, const std::vect
         layer.alpha = pattern_value(config, "alpha_pattern", name).value_or(config.get<double>("lora_alpha", 8.0));
         layer.rslora = config.get<bool>("use_rslora", false);
       }
-      if (const RawTensor* alpha = tensor_of(file, layer, "alpha")) {
-        check<FileError>(alpha->shape.size() == 1, "load_adapter", file.path, ": ", layer.module, ".alpha: expected one number, found shape ", alpha->shape);
-        layer.alpha = cast<double>(*alpha).data()[0];
-      }
+      if (const auto alpha = alpha_of(file, layer)) layer.alpha = alpha;
       out.emplace(*site, std::move(layer));
     }
   }
@@ -96,6 +93,7 @@ void save_diffusers(const std::vector<SiteRef<T>>& all, const std::string& path,
     };
     one_value("use_rslora", layer.rslora);
     one_value("use_dora", layer.kind == "dora");
+    one_value("lora_bias", std::any_of(layer.parts.begin(), layer.parts.end(), [](const auto& named) { return named.first == "lora_B.bias"; }));
     if (!settings.contains(part + ".r")) {
       settings[part + ".r"] = layer.rank;
       settings[part + ".lora_alpha"] = layer.alpha;

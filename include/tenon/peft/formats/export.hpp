@@ -1,5 +1,7 @@
 #pragma once
 // One layer of an attached adapter as files hold it, by peft's names.
+#include <cmath>
+
 #include <tenon/peft/formats/patches.hpp>
 
 namespace tenon::inline TENON_ABI::detail {
@@ -13,15 +15,25 @@ struct LayerExport {
   double dropout = 0;
 };
 
+/// A value as files hold it. Throws Error when a number of it is too large for the type.
+template <class T>
+RawTensor raw_as(const Tensor<T>& value, DType dtype, std::string_view what) {
+  return visit_dtype(dtype, [&]<class To>() {
+    Tensor<To> out = cast<To>(value);
+    if constexpr (sizeof(To) < sizeof(T))
+      for (Index i = 0; i < out.size(); ++i)
+        check(std::isfinite(static_cast<float>(out.data()[i])) || !std::isfinite(value.data()[i]), "save", what, ": ", value.data()[i],
+              " is too large for ", name_of(dtype));
+    return raw_copy(std::move(out));
+  });
+}
+
 /// A layer's patch for a file. PiSSA becomes the LoRA of twice the rank that it is: [A; A0] and [B, -B0] over the untouched base.
 template <class T>
 LayerExport export_layer(const SiteRef<T>& site, Patch<T>& patch, DType dtype) {
   LayerExport out;
   out.path = site.path;
   out.kind = patch.kind();
-  const auto raw = [&](const Tensor<T>& value) {
-    return visit_dtype(dtype, [&]<class To>() { return raw_copy(cast<To>(value)); });
-  };
   const Index groups = groups_of(site);
   const Patch<T>* core = &patch;
   if (const auto* decomposed = dynamic_cast<const Decomposed<T>*>(core)) core = decomposed->inner.get();
@@ -42,7 +54,7 @@ LayerExport export_layer(const SiteRef<T>& site, Patch<T>& patch, DType dtype) {
     }
     const bool own_group = groups > 1 && part == "lora_A.weight" && (*param)->shape()[1] == site.weight->shape()[1];
     if (own_group) value = reading_every_input(value, groups);
-    out.parts.emplace_back(part, raw(value));
+    out.parts.emplace_back(part, raw_as(value, dtype, join_text(site.path, ".", part)));
   }
   if (lora != nullptr) {
     out.rank = lora->rank(), out.alpha = lora->alpha, out.rslora = lora->rslora, out.dropout = lora->dropout;

@@ -18,7 +18,7 @@ inline constexpr KohyaPart kohya_parts[] = {
     {"lora_unet_", "unet"}, {"lora_te_", "text_encoder"}, {"lora_te1_", "text_encoder"}, {"lora_te2_", "text_encoder_2"}, {"lycoris_", ""}};
 
 TENON_IN_BODY const KohyaPart* kohya_part(std::string_view name);
-/// Whether every name begins as kohya's do.
+/// Whether a name begins as kohya's do: no other format's does. (Files may hold more, as embeddings beside the adapter.)
 TENON_IN_BODY bool is_kohya(const AdapterFile& file);
 
 TENON_IN_BODY std::string underscored(std::string path);

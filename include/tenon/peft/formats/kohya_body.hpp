@@ -13,7 +13,7 @@ TENON_IN_BODY const KohyaPart* kohya_part(std::string_view name) {
 }
 
 TENON_IN_BODY bool is_kohya(const AdapterFile& file) {
-  return std::all_of(file.tensors.begin(), file.tensors.end(), [](const auto& tensor) { return kohya_part(tensor.first) != nullptr; });
+  return std::any_of(file.tensors.begin(), file.tensors.end(), [](const auto& tensor) { return kohya_part(tensor.first) != nullptr; });
 }
 
 TENON_IN_BODY std::string underscored(std::string path) {
@@ -38,11 +38,13 @@ TENON_IN_BODY std::optional<std::string> original_unet_name(const std::string& p
     return out;
   };
   static const std::map<std::string, std::string> whole{
-      {"conv_in", "input_blocks.0.0"}, {"conv_out", "out.2"}, {"time_embedding.linear_1", "time_embed.0"}, {"time_embedding.linear_2", "time_embed.2"},
+      {"conv_in", "input_blocks.0.0"}, {"conv_norm_out", "out.0"}, {"conv_out", "out.2"},
+      {"time_embedding.linear_1", "time_embed.0"}, {"time_embedding.linear_2", "time_embed.2"},
       {"add_embedding.linear_1", "label_emb.0.0"}, {"add_embedding.linear_2", "label_emb.0.2"}};
   if (const auto at = whole.find(path); at != whole.end()) return at->second;
   static const std::map<std::string, std::string> in_resnet{
-      {".conv1", ".in_layers.2"}, {".time_emb_proj", ".emb_layers.1"}, {".conv2", ".out_layers.3"}, {".conv_shortcut", ".skip_connection"}};
+      {".norm1", ".in_layers.0"}, {".conv1", ".in_layers.2"}, {".time_emb_proj", ".emb_layers.1"}, {".norm2", ".out_layers.0"},
+      {".conv2", ".out_layers.3"}, {".conv_shortcut", ".skip_connection"}};
   const auto layer = [&](const std::string& kind, std::size_t from) -> std::optional<std::string> {
     if (kind != "resnets") return rest(from);
     const auto at = in_resnet.find(rest(from));
@@ -50,13 +52,14 @@ TENON_IN_BODY std::optional<std::string> original_unet_name(const std::string& p
   };
   if (parts.size() >= 4 && parts[0] == "mid_block" && number(2) >= 0) {
     const auto inner = layer(parts[1], 3);
-    if (!inner) return std::nullopt;
+    if (!inner || number(2) > (parts[1] == "attentions" ? 0 : 1)) return std::nullopt;
     return join_text("middle_block.", parts[1] == "attentions" ? 1 : 2 * number(2), *inner);
   }
   if (parts.size() < 5 || number(1) < 0 || number(3) < 0) return std::nullopt;
   const Index level = number(1), j = number(3);
   const auto inner = layer(parts[2], 4);
   if (!inner) return std::nullopt;
+  if (j > (parts[0] == "down_blocks" ? 1 : 2)) return std::nullopt;  // the next level's name
   const Index slot = parts[2] == "attentions" ? 1 : 0;
   if (parts[0] == "down_blocks" && parts[2] == "downsamplers") return join_text("input_blocks.", 3 * level + 3, ".0.op");
   if (parts[0] == "down_blocks") return join_text("input_blocks.", 3 * level + j + 1, ".", slot, *inner);
@@ -104,13 +107,13 @@ TENON_IN_BODY LayerMap kohya_layers(const AdapterFile& file, const std::vector<s
   std::map<std::string, std::map<std::string, LayerTensors>> groups;  // prefix, then the file's name for the layer
   std::map<std::string, std::string> part_names;
   for (const auto& [name, tensor] : file.tensors) {
-    const KohyaPart& part = *kohya_part(name);
+    const KohyaPart* part = kohya_part(name);
     const auto dot = name.find('.');
-    if (dot == std::string::npos || dot < part.prefix.size()) continue;
+    if (part == nullptr || dot == std::string::npos || dot < part->prefix.size()) continue;
     const auto canonical = part_from_kohya(std::string_view(name).substr(dot + 1));
     if (!canonical) continue;
-    const std::string prefix(part.prefix);
-    part_names[prefix] = part.part;
+    const std::string prefix(part->prefix);
+    part_names[prefix] = part->part;
     LayerTensors& layer = groups[prefix][name.substr(prefix.size(), dot - prefix.size())];
     layer.module = name.substr(0, dot);
     layer.names.emplace(*canonical, name);
@@ -133,12 +136,8 @@ TENON_IN_BODY LayerMap kohya_layers(const AdapterFile& file, const std::vector<s
     for (auto& [name, layer] : layers) {
       const auto site = names_under(*root).find(name);
       if (site == names_under(*root).end()) continue;
-      if (const RawTensor* alpha = tensor_of(file, layer, "alpha")) {
-        check<FileError>(alpha->shape.size() == 1, "load_adapter", file.path, ": ", layer.module, ".alpha: expected one number, found shape ", alpha->shape);
-        const double value = cast<double>(*alpha).data()[0];
-        check<FileError>(std::isfinite(value), "load_adapter", file.path, ": ", layer.module, ".alpha: expected a finite number");
-        if (value != 0) layer.alpha = value;  // kohya: 0 means the rank
-      }
+      layer.alpha = alpha_of(file, layer);
+      if (layer.alpha == 0.0) layer.alpha.reset();  // kohya: 0 means the rank
       out.emplace(site->second, std::move(layer));
     }
   }

@@ -58,19 +58,27 @@ struct PartResolver {
   }
 };
 
-/// LyCORIS and kohya call DoRA's magnitudes dora_scale: by output [out, 1(, 1, 1)], or in older files by input [1, in(, 1, 1)].
-/// A LoRA's by output are peft's lora_magnitude_vector; the shape decides.
+/// Parts whose names peft gives by the layer. LyCORIS and kohya call DoRA's magnitudes dora_scale: by output [out, 1(, 1, 1)], or
+/// in older files by input [1, in(, 1, 1)]; a LoRA's by output are peft's lora_magnitude_vector; the shape decides. loralib's
+/// factors of an Embedding are peft's lora_embedding_A and lora_embedding_B.
 template <class T>
-void settle_magnitude(const AdapterFile& file, const std::string& path, LayerTensors& layer, const std::vector<SiteRef<T>>& all) {
+void settle_parts(const AdapterFile& file, const std::string& path, LayerTensors& layer, const std::vector<SiteRef<T>>& all) {
   const RawTensor* raw = tensor_of(file, layer, "dora_scale");
-  if (raw == nullptr || !layer.names.contains("lora_A.weight") || layer.names.contains("lora_mid.weight")) return;
+  const auto factor = layer.names.find("lora_A.weight");
+  if (factor == layer.names.end() || (raw == nullptr && !factor->second.ends_with(".lora_A"))) return;
   const auto site = std::find_if(all.begin(), all.end(), [&](const auto& s) { return s.path == path; });
-  if (site == all.end() || site->weight == nullptr || raw->shape.rank() == 0) return;
+  if (site == all.end() || site->weight == nullptr) return;
+  const auto rename = [&](std::string_view from, std::string_view to) {
+    const auto at = layer.names.find(from);
+    if (at == layer.names.end()) return;
+    auto name = layer.names.extract(at);
+    name.key() = to;
+    layer.names.insert(std::move(name));
+  };
+  if (std::holds_alternative<Embedding<T>*>(site->layer)) rename("lora_A.weight", "lora_embedding_A"), rename("lora_B.weight", "lora_embedding_B");
+  if (raw == nullptr || layer.names.contains("lora_mid.weight") || raw->shape.rank() == 0) return;
   const Index out = site->weight->shape()[0];
-  if (raw->shape[0] != out || raw->shape.size() != out || (out == 1 && site->weight->shape()[1] != 1)) return;
-  auto name = layer.names.extract("dora_scale");
-  name.key() = "lora_magnitude_vector";
-  layer.names.insert(std::move(name));
+  if (raw->shape[0] == out && raw->shape.size() == out && (out != 1 || site->weight->shape()[1] == 1)) rename("dora_scale", "lora_magnitude_vector");
 }
 
 }  // namespace tenon::inline TENON_ABI::detail

@@ -14,6 +14,7 @@ TENON_IN_BODY AdapterFile open_adapter_file(const std::string& path) {
   if (path.ends_with(".safetensors")) {
     const auto file = SafetensorsFile::open(path);
     const auto at = file.metadata().find("lora_adapter_metadata");
+    out.metadata = {file.metadata().begin(), file.metadata().end()};
     if (at != file.metadata().end()) out.config = Json::parse(at->second, path + ", lora_adapter_metadata");
     tensors.emplace(file);
   } else {

@@ -202,6 +202,17 @@ inline std::string_view foreign_method(std::string_view name) {
   return {};
 }
 
+/// The site whose path is nearest to the layer that a name in the file is of. Dots count as underscores.
+template <class T>
+std::string nearest_layer(const AdapterFile& file, std::string name, const std::vector<SiteRef<T>>& all) {
+  const auto flat = [](std::string text) { return std::replace(text.begin(), text.end(), '.', '_'), text.substr(0, 200); };
+  const auto end = file.format == AdapterFile::Format::kohya ? name.find('.') : name.rfind(".lora");
+  name = flat(name.substr(0, end));
+  std::pair<std::size_t, std::string> best{std::string::npos, ""};
+  for (const auto& site : all) best = std::min(best, {edit_distance(name, flat(site.path)), site.path});
+  return best.second;
+}
+
 /// Puts what a file's layers are into the model: all, or nothing when something does not fit.
 template <class T>
 AdapterReport attach_layers(const AdapterFile& file, const std::vector<SiteRef<T>>& all, const LayerMap& layers,
@@ -221,9 +232,10 @@ AdapterReport attach_layers(const AdapterFile& file, const std::vector<SiteRef<T
       check<FileError>(foreign_method(name).empty(), "load_adapter", file.path, ": ", name, " is of ", foreign_method(name), ", which is not supported yet");
   if (placements.empty())
     fail<FileError>("attach", file.path, ": no layer of this model takes anything from it, for example ", file.tensors.begin()->first,
-                    "; nearest layer: ", nearest_names(file.tensors.begin()->first, paths_of(all), 1));
-  check<FileError>(!options.strict || report.unused.empty(), "attach", file.path, ": used ", used.size(), " of ", file.tensors.size(),
-                   " names; no layer takes ", report.unused.empty() ? std::string() : report.unused.front());
+                    "; nearest layer: ", nearest_layer(file, file.tensors.begin()->first, all));
+  if (options.strict && !report.unused.empty())
+    fail<FileError>("attach", file.path, ": used ", used.size(), " of ", file.tensors.size(), " names; no layer takes ", report.unused.front(),
+                    "; nearest layer: ", nearest_layer(file, report.unused.front(), all));
   std::set<std::string> taken;
   std::set<std::pair<std::size_t, std::string>> tuned;
   for (const auto& placement : placements) {

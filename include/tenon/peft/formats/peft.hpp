@@ -115,7 +115,7 @@ AdapterReport attach(M& model, const AdapterFile& file, const AttachFileOptions&
     layers = detail::kohya_layers(file, detail::paths_of(all), options.part);
   else
     layers = detail::diffusers_layers(file, detail::paths_of(all), options.part);
-  for (auto& [path, layer] : layers) detail::settle_magnitude<T>(file, path, layer, all);
+  for (auto& [path, layer] : layers) detail::settle_parts<T>(file, path, layer, all);
   return detail::attach_layers(file, all, layers, std::move(placements), std::move(used), options);
 }
 

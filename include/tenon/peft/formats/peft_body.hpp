@@ -103,9 +103,7 @@ void save_adapter(const std::vector<SiteRef<T>>& all_sites, const std::string& d
   std::vector<std::pair<Tensor<T>, Tensor<T>>> prefixes;  // keys and values
   bool gated = false;
   std::vector<std::string> feedforward;
-  const auto raw = [&](const Tensor<T>& value) {
-    return visit_dtype(dtype, [&]<class To>() { return raw_copy(cast<To>(value)); });
-  };
+  const auto raw = [&](const Tensor<T>& value) { return raw_as(value, dtype, name); };
   const auto one_value = [&](const char* key, const auto& value) {
     check(!config.contains(key) || config[key] == value, "save_adapter", "adapter '", name, "' has more than one value of ", key,
           ", and the format holds one");
