@@ -153,11 +153,18 @@ class DiffusionTuning {
     const auto& layers = o_.conv_rank > 0 ? and_convolutions : projections;
     if (o_.method == "lora") {
       LoraConfig config{.rank = o_.rank, .alpha = o_.alpha};
+      const auto tunes = [&, all = sites(pipe_)](const char* layer) {
+        return std::any_of(all.begin(), all.end(), [&](const auto& site) {
+          return target_matches(layer, site.path) && (o_.targets.empty() ? o_.train != "text" : any_target_matches(o_.targets, site.path));
+        });
+      };
       if (o_.conv_rank > 0)
         for (const char* layer : {"unet.*.conv1", "unet.*.conv2", "unet.*.conv", "unet.conv_in", "unet.conv_out"}) {
+          if (!tunes(layer)) continue;
           config.rank_pattern.emplace_back(layer, o_.conv_rank);
           config.alpha_pattern.emplace_back(layer, o_.conv_alpha > 0 ? o_.conv_alpha : static_cast<double>(o_.conv_rank));
         }
+      check(o_.conv_rank <= 0 || !config.rank_pattern.empty(), "finetune", "--conv-rank: no convolution is among the layers to tune");
       attach_to(config, layers);
     } else if (o_.method == "dora") {
       attach_to(DoraConfig{.rank = o_.rank, .alpha = o_.alpha}, layers);

@@ -12,7 +12,7 @@ import pathlib
 import torch
 from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya, convert_unet_state_dict_to_peft
 import peft.tuners.loha.layer
-from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
+from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 
 
@@ -108,6 +108,23 @@ def methods():
     method("lora_bias", LoraConfig(r=3, lora_alpha=5, lora_bias=True, target_modules=["linear", "conv"]), 10)
     method("dora_table", LoraConfig(r=3, lora_alpha=5, use_dora=True, target_modules=["table", "point"]), 12)
     method("bias_only", LoraConfig(r=3, lora_alpha=5, bias="lora_only", target_modules=["linear", "conv"]), 11)
+    method("dora_bias", LoraConfig(r=3, lora_alpha=5, use_dora=True, bias="lora_only", target_modules=["linear", "conv"]), 13)
+    stacked()
+
+
+def stacked():
+    """golden/peft_methods/dora and lora_bias on one model, in either order."""
+    out = {}
+    for order in (["dora", "lora_bias"], ["lora_bias", "dora"]):
+        base, tokens, picture = model()
+        tuned = PeftModel.from_pretrained(base, HERE / order[0], adapter_name=order[0])
+        tuned.load_adapter(HERE / order[1], adapter_name=order[1])
+        tuned.base_model.set_adapter(order)
+        tuned = tuned.double().eval()
+        with torch.no_grad():
+            y = tuned(tokens.double(), picture.double())
+        out |= {f"{order[0]}.{k}": last(y[k]).float() for k in ("linear", "conv")}
+    save_file({k: v.contiguous() for k, v in out.items()}, HERE / "stacked.safetensors")
 
 
 def names():

@@ -106,6 +106,7 @@ TEST_CASE("what cannot be combined is a named error and attaches nothing") {
   REQUIRE_THROWS_WITH(combine(zoo, {{"a", 1}, {"b", 1}}, {.method = CombineOptions::Method::linear}), contains("equal ranks"));
   REQUIRE_THROWS_WITH(combine(zoo, {{"a", 1}}, {.name = "b"}), contains("an adapter named 'b' is attached"));
   REQUIRE_THROWS_WITH(combine(zoo, {}), contains("at least one adapter"));
+  REQUIRE_THROWS_WITH(combine(zoo, {{"a", std::nan("")}}), contains("expected a finite weight for 'a', got "));
   CHECK(adapter_names(zoo) == std::set<std::string>{"a", "b", "d"});
 }
 
@@ -131,6 +132,39 @@ TEST_CASE("any weight delta becomes a LoRA, exactly where the rank allows it") {
   Generator generator(2);
   attach(zoo, Ia3Config{.targets = {"linear"}}, generator);
   REQUIRE_THROWS_WITH(convert_to_lora(zoo, "default", 5), contains("no delta of the weight alone at linear"));
+}
+
+TEST_CASE("a LoRA from a delta or a sum behind a DoRA stays behind it") {
+  auto zoo = frozen_zoo<double>();
+  Generator generator(2);
+  const std::vector<std::string> targets{"linear", "strided"};
+  attach(zoo, DoraConfig{.rank = 2, .alpha = 3, .targets = targets}, generator, {.name = "dora"});
+  attach(zoo, LohaConfig{.rank = 2, .alpha = 3, .targets = targets}, generator, {.name = "loha"});
+  shake(zoo, "");
+  const auto tuned = outputs(zoo);
+  convert_to_lora(zoo, "loha", 6);
+  CHECK(worst(outputs(zoo), tuned) < 1e-12);
+  attach(zoo, LoraConfig{.rank = 2, .alpha = 3, .targets = targets}, generator, {.name = "a"});
+  shake(zoo, "a");
+  const auto with_a = outputs(zoo);
+  combine(zoo, {{"a", 1}});
+  disable(zoo, "a");
+  CHECK(worst(outputs(zoo), with_a) < 1e-12);
+  convert_to_lora(zoo, "dora", 6);
+  CHECK(worst(outputs(zoo), with_a) < 1e-12);
+
+  auto merged = frozen_zoo<double>();  // what is merged beside it does not count
+  attach(merged, LohaConfig{.rank = 2, .alpha = 3, .targets = targets}, generator, {.name = "merged"});
+  attach(merged, Ia3Config{.targets = {"strided"}, .feedforward = {"strided"}}, generator, {.name = "ia3"});
+  shake(merged, "");
+  disable(merged, "merged");
+  const auto alone = outputs(merged);
+  enable(merged, "merged");
+  merge(merged, "merged");
+  convert_to_lora(merged, "ia3", 6);
+  unmerge(merged);
+  disable(merged, "merged");
+  CHECK(worst(outputs(merged), alone) < 1e-12);
 }
 
 TEST_CASE("a LoRA is extracted from a model and its tuned copy") {

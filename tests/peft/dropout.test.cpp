@@ -35,6 +35,11 @@ struct Pair {
   }
 };
 
+template <class M>
+void detach_all(M& model) {
+  if (!adapter_names(model).empty()) detach(model);
+}
+
 /// y = base(x) + s B A drop(x), by the parts.
 Tensor<double> by_parts(const Pair<double>& model, const Var<double>& x, double p, const Philox& draw) {
   const auto& patch = dynamic_cast<const Lora<double>&>(*model.linear.patches.entries.at(0).patch);
@@ -58,6 +63,55 @@ TEST_CASE("dropout by hand: B A takes x with elements dropped, W takes all of it
   }
   CHECK(seen == std::set<double>{1111, 1111 + 6, 1111 + 12, 1111 + 18, 1111 + 24});  // 3 * 2 for each kept element
   CHECK(layer(x).item() == 1111 + 12);
+}
+
+TEST_CASE("dropout of ranks, others for each sample, and of a layer's whole adapter") {
+  Generator generator(1);
+  const Var<double> x(Tensor<double>::full({3, 2, 1}, 1)), picture(Tensor<double>::full({3, 2, 2, 1}, 1));
+  for (const bool conv : {false, true}) {
+    Conv2d<double> kernel(1, 1, 1, {.bias = false});
+    Linear<double> matrix(1, 1, false);
+    const auto tune = [&](auto& layer, const LoraConfig& config) {
+      layer.weight->set(Tensor<double>::full(layer.weight->shape(), 100));
+      detach_all(layer);
+      attach(layer, config, generator);
+      Tensor<double> b(patch_params(layer).at(1).weight->shape(), std::vector<double>{1, 10});
+      patch_params(layer).at(0).weight->set(Tensor<double>::full(patch_params(layer).at(0).weight->shape(), 1));
+      patch_params(layer).at(1).weight->set(std::move(b));
+    };
+    const auto tune_both = [&](const LoraConfig& config) { conv ? tune(kernel, config) : tune(matrix, config); };
+    const auto run = [&] { return conv ? kernel(picture).value() : matrix(x).value(); };
+
+    tune_both({.rank = 2, .alpha = 2, .targets = {""}, .rank_dropout = 0.5});
+    std::set<double> seen;
+    bool differ = false;
+    for (std::uint64_t step = 0; step < 40; ++step) {
+      const Training training(3, step);
+      const auto y = run();
+      const Index each = y.size() / 3;
+      for (Index i = 0; i < y.size(); ++i) {
+        seen.insert(y.data()[i]);
+        CHECK(y.data()[i] == y.data()[i / each * each]);  // one draw for each sample
+      }
+      differ = differ || y.data()[0] != y.data()[each];
+    }
+    CHECK(seen == std::set<double>{100, 102, 120, 122});  // twice what is kept
+    CHECK(differ);
+    CHECK(run().data()[0] == 111);
+
+    tune_both({.rank = 2, .alpha = 2, .targets = {""}, .module_dropout = 0.25});
+    Index kept = 0;
+    for (std::uint64_t step = 0; step < 200; ++step) {
+      const Training training(3, step);
+      const auto y = run();
+      for (const double v : y) CHECK(v == y.data()[0]);
+      CHECK((y.data()[0] == 100 || y.data()[0] == 111));
+      kept += y.data()[0] == 111 ? 1 : 0;
+    }
+    CHECK((kept > 120 && kept < 180));
+    CHECK(run().data()[0] == 111);
+  }
+  REQUIRE_THROWS_WITH(attach(*std::make_unique<Linear<double>>(1, 1), LoraConfig{.targets = {""}, .module_dropout = 1}, generator), contains("expected a dropout in [0, 1), got 1"));
 }
 
 TEST_CASE("a layer's draws depend on seed, step and order alone") {

@@ -222,6 +222,13 @@ TEST_CASE("wrong names and shapes are named errors and attach nothing") {
   REQUIRE_THROWS_WITH(with({"mlp", "nowhere"}), contains("'mlp' names only layers that this method does not fit"));
   REQUIRE_THROWS_WITH(with({"nowhere", "causal*"}), contains("'nowhere' matches no layer"));
   REQUIRE_THROWS_WITH(with({}), contains("no layer that this method fits"));
+  const auto patterned = [&](LoraConfig config) {
+    config.targets = {"linear", "causal.*"};
+    attach(zoo, config, generator);
+  };
+  REQUIRE_THROWS_WITH(patterned({.rank_pattern = {{"linear", 3}, {"causal.qproj", 4}}}),
+                      contains("'causal.qproj' of the rank pattern matches no layer that the targets name; nearest: ") && contains("causal.q_proj"));
+  REQUIRE_THROWS_WITH(patterned({.alpha_pattern = {{"conv", 3}}}), contains("'conv' of the alpha pattern matches no layer that the targets name"));
   REQUIRE_THROWS_WITH(with({"linear"}, 0), contains("[LoraConfig] expected a rank of at least 1, got 0"));
   REQUIRE_THROWS_WITH(with({"grouped"}, 3), contains("groups of grouped divide, got 3"));
   REQUIRE_THROWS_WITH(attach(zoo, PrefixConfig{.length = 2}, generator, {.name = "p", .scale = 0.5}), contains("takes no scale"));

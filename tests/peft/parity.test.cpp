@@ -92,7 +92,7 @@ void check_same_tensors(const AdapterFile& written, const AdapterFile& read) {
 
 TEST_CASE("peft's methods: outputs, gradients, merged weights, and files back") {
   for (const std::string name :
-       {"ia3", "dora", "dora_rslora", "dora_table", "loha", "loha_effective", "lokr", "lokr_both", "lokr_full", "lora_bias", "bias_only"}) {
+       {"ia3", "dora", "dora_rslora", "dora_table", "dora_bias", "loha", "loha_effective", "lokr", "lokr_both", "lokr_full", "lora_bias", "bias_only"}) {
     INFO(name);
     const std::string folder = "peft_methods/" + name;
     Layers<float> model;
@@ -100,6 +100,22 @@ TEST_CASE("peft's methods: outputs, gradients, merged weights, and files back") 
     Scratch scratch("parity");
     save_adapter(model, scratch / "adapter");
     check_same_tensors(load_adapter(scratch / "adapter"), load_adapter(golden::path(folder)));
+  }
+}
+
+TEST_CASE("adapters on one layer act in the order of attaching, as peft's do in that of set_adapter") {
+  const auto file = SafetensorsFile::open(golden::path("peft_methods/stacked.safetensors"));
+  for (const std::string first : {"dora", "lora_bias"}) {
+    INFO(first);
+    Layers<float> model;
+    for (const std::string& name : {first, std::string(first == "dora" ? "lora_bias" : "dora")}) attach(model, load_adapter(golden::path("peft_methods/" + name)), {.name = name});
+    const auto compare = [&] {
+      CHECK(error(model.linear(model.tokens).value(), file.load<float>(first + ".linear")) < 3e-6);
+      CHECK(error(model.conv(model.picture).value(), file.load<float>(first + ".conv")) < 3e-6);
+    };
+    compare();
+    merge(model);
+    compare();
   }
 }
 

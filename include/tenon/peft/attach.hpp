@@ -1,5 +1,6 @@
 #pragma once
 // Attaching fine-tuning to a model by name, and taking it off again. Models stay as they were compiled.
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -29,6 +30,15 @@ struct AttachReport {
 template <class T>
 struct InputPatch {
   T entry_scale = T(1);
+};
+
+/// What a patch has besides OutputPatch when what it adds depends on the output that it finds (DoRA, IA3, bottlenecks).
+struct ReadsOutput {};
+
+/// What a patch has besides OutputPatch when its low-rank term goes with the layer's product. Behind a patch that reads the
+/// output it has to be added apart, so that patches act in the order of attaching.
+struct ProductPatch {
+  bool apart = false;
 };
 
 /// One patch of a method for one site, of either seam.
@@ -85,10 +95,40 @@ bool takes_scale(const KeyValuePatch<T>& patch) {
   return patch.apart();
 }
 
+/// Whether one of a slot's first entries reads the output.
+template <class T>
+bool behind_reader(const OutputSlot<T>& slot, std::size_t first) {
+  return std::any_of(slot.begin(), slot.begin() + static_cast<std::ptrdiff_t>(first),
+                     [](const auto& entry) { return dynamic_cast<const ReadsOutput*>(entry.patch.get()) != nullptr; });
+}
+
+/// What is in the weight acts before what is not. Throws Error where that is another order than that of attaching and puts out
+/// something else; `merged(entry)` and `enabled(entry)` say how things are to be.
+template <class T, class Merged, class Enabled>
+void check_order(std::string_view op, const SiteRef<T>& site, Merged&& merged, Enabled&& enabled) {
+  const PatchEntry<T, OutputPatch<T>>*beside = nullptr, *reader = nullptr, *input = nullptr;
+  const auto fits = [&](const auto* first, const auto& second) {
+    check(first == nullptr, op, "at ", site.path, " '", first == nullptr ? std::string() : first->adapter, "' acts before '", second.adapter,
+          "', which cannot be in the weight without it; merge both, or unmerge '", second.adapter, "'");
+  };
+  for (const auto& entry : *site.patches) {
+    const bool reads = dynamic_cast<const ReadsOutput*>(entry.patch.get()) != nullptr, takes_input = dynamic_cast<const InputPatch<T>*>(entry.patch.get()) != nullptr;
+    if (merged(entry)) {
+      fits(reader != nullptr ? reader : reads ? beside : nullptr, entry);
+      if (takes_input) input = &entry;
+    } else if (enabled(entry) && !takes_input && entry.patch->own_ids() == std::pair<Index, Index>()) {  // rows of their own stand apart
+      if (beside == nullptr) beside = &entry;
+      if (reads && reader == nullptr) reader = &entry;
+    }
+  }
+  if (input != nullptr) fits(beside, *input);
+}
+
 /// Puts patches in their slots: all, or none when a name is taken or a scale is asked of one that takes none.
 template <class T>
 AttachReport place(std::vector<Placement<T>> placements, const AttachOptions& options) {
   AttachReport report;
+  check(std::isfinite(static_cast<T>(options.scale)), "attach", "expected a finite scale, got ", options.scale);
   for (auto& placement : placements) {
     const SiteRef<T>& site = placement.site;
     NewPatch<T>& made = placement.patch;
@@ -96,6 +136,9 @@ AttachReport place(std::vector<Placement<T>> placements, const AttachOptions& op
       check<NameError>(entry.adapter != options.name, "attach", "an adapter named '", options.name, "' is attached to ", site.path,
                        " already; detach it first or give another name");
     });
+    for (const auto& entry : *site.patches)
+      check(!entry.merged || dynamic_cast<const InputPatch<T>*>(entry.patch.get()) == nullptr || dynamic_cast<const InputPatch<T>*>(&made.patch()) != nullptr,
+            "attach", "adapter '", entry.adapter, "', which changes what ", site.path, " takes in, is merged there; unmerge it first");
     check(made.output || takes_scale(*made.key_value) || options.scale == 1.0, "attach", "a ", made.patch().kind(), " takes no scale; got ", options.scale, " for ", site.path);
     for (const auto& named : made.patch().params()) report.parameters += (*named.param)->size();
     report.sites.push_back(site.path);
@@ -103,6 +146,7 @@ AttachReport place(std::vector<Placement<T>> placements, const AttachOptions& op
   for (auto& [site, made] : placements) {
     const T scale = static_cast<T>(options.scale);
     if (auto* input = dynamic_cast<InputPatch<T>*>(&made.patch())) input->entry_scale = scale;
+    if (auto* product = dynamic_cast<ProductPatch*>(&made.patch())) product->apart = behind_reader(*site.patches, site.patches->entries.size());
     if (made.output) site.patches->entries.push_back({options.name, std::move(made.output), scale});
     if (made.key_value) site.key_values->entries.push_back({options.name, std::move(made.key_value), scale});
   }
@@ -137,16 +181,36 @@ std::vector<Placement<scalar_of<M>>> patches_for(M& model, const std::vector<std
   return placements;
 }
 
+/// Each of the patterns (name and value) names one of the layers that are tuned.
+template <class T, class Patterns>
+void check_patterns(std::string_view what, const Patterns& patterns, const std::vector<Placement<T>>& placements) {
+  std::vector<SiteRef<T>> tuned;
+  for (const auto& placement : placements) tuned.push_back(placement.site);
+  for (const auto& [name, value] : patterns)
+    check<NameError>(std::any_of(tuned.begin(), tuned.end(), [&](const auto& site) { return target_matches(name, site.path); }), "attach",
+                     "'", name, "' of the ", what, " matches no layer that the targets name; nearest: ", nearest_names(name, endings_of(tuned, name)));
+}
+
 }  // namespace detail
 
 /// Attaches a method to every site that `config.targets` names (see target_matches), or where there are none to every
 /// site that the method fits by itself. `make_patch(config, site, generator)` belongs to the method.
-/// Throws NameError for a target that matches nothing, or only layers that the method does not fit; Error for a name that is
-/// taken. Then nothing is attached.
+/// Throws NameError for a target that matches nothing, or only layers that the method does not fit, for a rank or alpha pattern
+/// that matches none of the targets' layers, and for a feedforward name that matches nothing; Error for a name that is taken. Then nothing is attached.
 template <class M, class Config>
 AttachReport attach(M& model, const Config& config, Generator& generator, const AttachOptions& options = {}) {
   auto placements = detail::patches_for(model, config.targets, [&](const auto& site) { return fits_by_default(config, site); },
                                         [&](const auto& site) { return make_patch(config, site, generator); });
+  if constexpr (requires { config.rank_pattern; }) {
+    detail::check_patterns("rank pattern", config.rank_pattern, placements);
+    detail::check_patterns("alpha pattern", config.alpha_pattern, placements);
+  }
+  if constexpr (requires { config.feedforward; }) {  // of the model's layers: the targets may be a part of those
+    const auto all = sites(model);
+    for (const auto& name : config.feedforward)
+      check<NameError>(std::any_of(all.begin(), all.end(), [&](const auto& site) { return target_matches(name, site.path); }), "attach", "'", name,
+                       "' of feedforward matches no layer of the model; nearest: ", nearest_names(name, detail::endings_of(all, name)));
+  }
   return detail::place(std::move(placements), options);
 }
 
@@ -190,12 +254,16 @@ void check_unmerged(std::string_view op, const SiteRef<T>& site, const Entry& en
 }
 }  // namespace detail
 
-/// Switches adapters on or off by name pattern (`*`). Throws NameError when none fits, Error when one to switch off is merged.
+/// Switches adapters on or off by name pattern (`*`). Throws NameError when none fits, Error when one to switch off is merged,
+/// or one to switch on acts before a merged one.
 template <class M>
 void enable(M& model, std::string_view pattern, bool on = true) {
   detail::for_each_named(model, on ? "enable" : "disable", pattern, [&](const auto& site, auto& entry) {
     if (!on) detail::check_unmerged("disable", site, entry);
   });
+  const auto enabled = [&](const auto& entry) { return entry.enabled || glob_matches(pattern, entry.adapter); };
+  if (on)
+    for (const auto& site : sites(model)) detail::check_order("enable", site, [](const auto& entry) { return entry.merged; }, enabled);
   detail::for_each_named(model, "enable", pattern, [&](const auto&, auto& entry) { entry.enabled = on; });
 }
 template <class M>
@@ -203,7 +271,7 @@ void disable(M& model, std::string_view pattern) {
   enable(model, pattern, false);
 }
 /// Leaves exactly the named adapters on: swapping one for another is `activate(model, {"other"})`; `{}` is the base.
-/// Throws NameError when a name fits none, Error when one to switch off is merged.
+/// Throws NameError when a name fits none, Error when one to switch off is merged or one to switch on acts before a merged one.
 template <class M>
 void activate(M& model, const std::vector<std::string>& names) {
   for (const auto& name : names) detail::for_each_named(model, "activate", name, [](const auto&, auto&) {});
@@ -215,12 +283,14 @@ void activate(M& model, const std::vector<std::string>& names) {
     for_each_patch(site, [&](auto& entry) {
       if (!named(entry)) detail::check_unmerged("activate", site, entry);
     });
+  for (const auto& site : all) detail::check_order("activate", site, [](const auto& entry) { return entry.merged; }, named);
   for (const auto& site : all) for_each_patch(site, [&](auto& entry) { entry.enabled = named(entry); });
 }
 /// Sets the scale of adapters by name pattern. Throws NameError when none fits, Error when one is merged or has no scale.
 template <class M>
 void set_scale(M& model, std::string_view pattern, double scale) {
   using T = scalar_of<M>;
+  check(std::isfinite(static_cast<T>(scale)), "set_scale", "expected a finite scale, got ", scale);
   detail::for_each_named(model, "set_scale", pattern, [](const auto& site, auto& entry) {
     detail::check_unmerged("set_scale", site, entry);
     check(detail::takes_scale(*entry.patch), "set_scale", "adapter '", entry.adapter, "' (", entry.patch->kind(), ") takes no scale");

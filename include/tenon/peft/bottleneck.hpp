@@ -14,7 +14,7 @@ struct BottleneckConfig {
 
 /// y <- y + s up(act(down(y))), behind a layer and before its residual sum. `up` begins at zero, so nothing changes at first.
 template <class T>
-struct Bottleneck final : OutputPatch<T> {
+struct Bottleneck final : OutputPatch<T>, ReadsOutput {
   Linear<T> down;  ///< D -> bottleneck
   Linear<T> up;    ///< bottleneck -> D
   Activation act;

@@ -22,6 +22,13 @@ struct LowRankReport : AttachReport {
 
 namespace detail {
 
+/// What a LoRA that was made of numbers has to know of its layer.
+template <class T>
+void settle(Lora<T>& lora, const SiteRef<T>& site) {
+  lora.base_bias = bias_of(site);
+  if (auto* const* conv = std::get_if<Conv2d<T>*>(&site.layer)) lora.conv = (*conv)->options();
+}
+
 /// A LoRA of scale 1 for a site from A [R, ...] and B [m, R / groups].
 template <class T>
 std::unique_ptr<Lora<T>> lora_of_factors(const SiteRef<T>& site, LowRankFactors<T> factors) {
@@ -39,7 +46,7 @@ std::unique_ptr<Lora<T>> lora_of_factors(const SiteRef<T>& site, LowRankFactors<
   auto lora = std::make_unique<Lora<T>>(a, b, conv ? Lora<T>::Layer::conv2d : Lora<T>::Layer::linear, static_cast<double>(rank), false);
   lora->a = Param<T>(std::move(factors.a).reshape(a));
   lora->b = Param<T>(std::move(factors.b).reshape(b));
-  lora->base_bias = bias_of(site);
+  settle(*lora, site);
   return lora;
 }
 
@@ -73,7 +80,10 @@ LowRankReport combine(M& model, const std::vector<std::pair<std::string, double>
   using T = scalar_of<M>;
   using Method = CombineOptions::Method;
   check(!adapters.empty(), "combine", "expected at least one adapter");
-  for (const auto& [name, weight] : adapters) detail::for_each_named(model, "combine", name, [](const auto&, const auto&) {});
+  for (const auto& [name, weight] : adapters) {
+    check(std::isfinite(weight), "combine", "expected a finite weight for '", name, "', got ", weight);
+    detail::for_each_named(model, "combine", name, [](const auto&, const auto&) {});
+  }
   std::vector<detail::Placement<T>> placements;
   LowRankReport report;
   for (const auto& site : sites(model)) {
@@ -134,7 +144,7 @@ LowRankReport combine(M& model, const std::vector<std::pair<std::string, double>
         made->b = Param<T>(std::move(b));
       }
     }
-    made->base_bias = detail::bias_of(site);
+    detail::settle(*made, site);
     report.errors.push_back(error);
     placements.push_back({site, {std::move(made), nullptr}});
   }
@@ -143,7 +153,8 @@ LowRankReport combine(M& model, const std::vector<std::pair<std::string, double>
 }
 
 /// Replaces an adapter of any method that is a weight delta (DoRA, LoHa, LoKr, Tucker, PiSSA, full, IA3 at layers without a
-/// bias) by the LoRA of a rank that is nearest to it, under the same name and scale; the report says how near.
+/// bias) by the LoRA of a rank that is nearest to it, under the same name and scale; the report says how near. It is what the adapter
+/// makes of the base's weight: what a DoRA or IA3 makes of adapters that are attached before it is not in it.
 /// Throws NameError for an unknown adapter, Error when it is merged or is no weight delta; then nothing has changed.
 template <class M>
 LowRankReport convert_to_lora(M& model, const std::string& adapter, Index rank) {
@@ -156,13 +167,14 @@ LowRankReport convert_to_lora(M& model, const std::string& adapter, Index rank) 
       const auto* bias = dynamic_cast<const BiasPatch<T>*>(entry.patch.get());
       check(site.weight != nullptr && entry.patch->can_merge() && !(bias != nullptr && bias->changes_bias() && detail::bias_of(site) != nullptr),
             "convert_to_lora", "adapter '", adapter, "' (", entry.patch->kind(), ") is no delta of the weight alone at ", site.path);
-      const Tensor<T> weight(*site.weight->values());
+      const Tensor<T> weight = detail::elements_of<T>(site.patches->original ? *site.patches->original : site.weight->stored());
       Tensor<T> delta = *entry.patch->merged(weight, T(1));
       for (Index i = 0; i < delta.size(); ++i) delta.data()[i] -= weight.data()[i];
       auto [lora, error] = detail::lora_of_delta(site, delta, rank);
       report.sites.push_back(site.path);
       report.parameters += lora->a->size() + lora->b->size();
       report.errors.push_back(error);
+      lora->apart = detail::behind_reader(*site.patches, static_cast<std::size_t>(&entry - site.patches->entries.data()));
       made.emplace_back(&entry, std::move(lora));
     } else {
       fail("convert_to_lora", "adapter '", adapter, "' (", entry.patch->kind(), ") is no delta of the weight at ", site.path);

@@ -12,7 +12,7 @@ struct Decomposed final : WeightDelta<T> {
   Param<T> magnitude;                     ///< [out, 1(, 1, 1)] or [1, in(, 1, 1)]
 
   Decomposed(const TunedLayer<T>& tuned, std::unique_ptr<OutputPatch<T>> delta, bool by_output)
-      : WeightDelta<T>(tuned), inner(std::move(delta)), by_output_(by_output), base_(tuned.weight->stored()) {
+      : WeightDelta<T>(tuned), inner(std::move(delta)), by_output_(by_output), base_(tuned.base()) {
     Shape shape = tuned.shape();
     for (Index axis = 0; axis < shape.rank(); ++axis)
       if (axis != (by_output ? 0 : 1)) shape = shape.with(axis, 1);

@@ -5,7 +5,6 @@
 // constant in training. It comes from ||W||^2 + 2 s (W A^T) . B + s^2 (B A A^T) . B, so W + s B A is never built.
 // Two differences from peft on purpose: the entry's scale e means W + e (W' - W), so that 0 is the base (peft scales B A
 // inside the norm and leaves m / ||W|| behind), and dropout falls on the low-rank path alone.
-#include <tenon/ops/gather.hpp>
 #include <tenon/peft/lora.hpp>
 
 namespace tenon::inline TENON_ABI {
@@ -16,18 +15,25 @@ struct DoraConfig {
   std::vector<std::string> targets{};
   bool rslora = false;
   double dropout = 0;
+  /// As in LoraConfig; B has no bias of its own here.
+  LoraConfig::Init init = LoraConfig::Init::standard;
+  std::vector<std::pair<std::string, Index>> rank_pattern{};
+  std::vector<std::pair<std::string, double>> alpha_pattern{};
+  LoraConfig::Bias bias = LoraConfig::Bias::none;
 };
 
 template <class T>
-struct Dora final : OutputPatch<T> {
+struct Dora final : OutputPatch<T>, BiasPatch<T>, ReadsOutput {
   TunedLayer<T> layer;
   Lora<T> lora;
   Param<T> magnitude;  ///< Linear [out], Conv2d [1, out, 1, 1], Embedding [D]
 
-  /// W is the layer's weight as it stands now: what later merges put there does not count.
+  /// W is the layer's weight as it stands now, without what is merged into it; what later merges put there does not count.
   Dora(const TunedLayer<T>& tuned, Lora<T> low_rank)
       : layer(tuned), lora(std::move(low_rank)), magnitude(tuned.is_conv() ? Shape{1, tuned.out(), 1, 1} : Shape{tuned.out()}),
-        base_(tuned.weight->stored()) {}
+        base_(tuned.base()) {
+    layer.unmerged.reset();
+  }
   /// m = ||W + s B A||: nothing changes at first.
   void initialize() {
     magnitude->set(norms()->share(magnitude->shape()));
@@ -48,7 +54,10 @@ struct Dora final : OutputPatch<T> {
     const Var<T> input = lora.dropout > 0 && is_training() ? tenon::dropout(x, lora.dropout) : x;
     const Weight<T> up(lora.b->var() * reshape(c * (e * s), layer.is_conv() ? Shape{layer.out(), 1, 1, 1} : Shape{layer.out(), 1}));
     std::unique_ptr<Weight<T>> shift;
-    if (layer.bias != nullptr) shift = std::make_unique<Weight<T>>(layer.bias->var() * ((c - 1.0) * -e));
+    if (layer.bias != nullptr) {
+      const Var<T> kept = first_bias() * ((c - 1.0) * -e);
+      shift = std::make_unique<Weight<T>>(lora.layer_bias ? kept + lora.bias_delta() * e : kept);
+    }
     const Var<T> delta = layer.is_conv() ? conv2d(conv2d(input, *lora.a, nullptr, layer.conv), up, shift.get(), {.groups = layer.conv.groups})
                                          : linear(linear(input, *lora.a), up, shift.get());
     return y * ((c - 1.0) * e + 1.0) + delta;
@@ -57,9 +66,8 @@ struct Dora final : OutputPatch<T> {
   Var<T> after_rows(const Tensor<std::int32_t>& ids, const Var<T>& y, T scale) const override {
     const double e = static_cast<double>(scale);
     const Var<T> c = factor();
-    const Var<T> picked = index_select(lora.a->var(), 1, Tensor<std::int32_t>(ids).reshape(Shape{ids.size()}));  // [R, n]
-    const Var<T> delta = matmul(picked, lora.b->var(), {.transpose_a = true, .transpose_b = true}) * (c * (e * static_cast<double>(lora.scale())));
-    return y * ((c - 1.0) * e + 1.0) + reshape(delta, y.shape());
+    const Var<T> out = y * ((c - 1.0) * e + 1.0) + lora.table_rows(ids, y.shape()) * (c * (e * static_cast<double>(lora.scale())));
+    return detail::within_table(ids, layer.fan_in(), out, y);
   }
   bool can_merge() const override { return true; }
   std::optional<Tensor<T>> merged(const Tensor<T>& weight, T scale) const override {
@@ -83,6 +91,15 @@ struct Dora final : OutputPatch<T> {
     detail::add_low_rank(lora.a->value(), rows, out);
     return out;
   }
+  bool changes_bias() const override { return static_cast<bool>(lora.layer_bias); }
+  /// What other patches have added to the bias takes part in the output that is scaled.
+  Tensor<T> merged_bias(const Tensor<T>& before, T scale) const override {
+    const NoGrad none;
+    const double e = static_cast<double>(scale);
+    const Var<T> b(before);
+    const Var<T> out = b + (b - first_bias()) * ((factor() - 1.0) * e);
+    return (lora.layer_bias ? out + lora.bias_delta() * e : out).value();
+  }
 
   /// ||W + s B A|| of each output [out], kept until A or B is written.
   std::shared_ptr<const Tensor<T>> norms() const {
@@ -96,6 +113,8 @@ struct Dora final : OutputPatch<T> {
   }
 
  private:
+  /// What the magnitudes leave alone: the layer's bias as it was; what others add to that is scaled.
+  Var<T> first_bias() const { return lora.first_bias ? Var<T>(lora.first_bias, nullptr) : layer.bias->var(); }
   Var<T> factor() const { return reshape(magnitude->var(), Shape{layer.out()}) / Var<T>(norms(), nullptr); }
 
   Tensor<T> compute_norms() const {
@@ -152,8 +171,9 @@ NewPatch<T> make_patch(const DoraConfig& config, const SiteRef<T>& site, Generat
   const auto layer = tuned_layer_or_table(site);
   if (!layer) return {};
   check(layer->weight->filled(), "DoraConfig", site.path, " has no elements yet: load a checkpoint or initialise before DoRA");
-  LoraConfig low_rank;
-  low_rank.rank = config.rank, low_rank.alpha = config.alpha, low_rank.rslora = config.rslora, low_rank.dropout = config.dropout;
+  check(config.bias != LoraConfig::Bias::own, "DoraConfig", "a DoRA's B has no bias of its own");
+  const LoraConfig low_rank{.rank = config.rank, .alpha = config.alpha, .targets = {}, .rslora = config.rslora, .dropout = config.dropout, .init = config.init,
+                            .rank_pattern = config.rank_pattern, .alpha_pattern = config.alpha_pattern, .bias = config.bias};
   NewPatch<T> made = make_patch(low_rank, site, generator);
   auto patch = std::make_unique<Dora<T>>(*layer, std::move(static_cast<Lora<T>&>(*made.output)));
   patch->initialize();

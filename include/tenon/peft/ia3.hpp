@@ -36,7 +36,7 @@ Tensor<T> ia3_merged(const Tensor<T>& weight, const Tensor<T>& f, bool rows, Ind
 
 /// y = l * (W x + b).
 template <class T>
-struct Ia3Output final : OutputPatch<T>, BiasPatch<T> {
+struct Ia3Output final : OutputPatch<T>, BiasPatch<T>, ReadsOutput {
   Param<T> l;  ///< Linear [out, 1], Conv2d [1, out, 1, 1]
 
   explicit Ia3Output(const TunedLayer<T>& layer) : l(layer.is_conv() ? Shape{1, layer.out(), 1, 1} : Shape{layer.out(), 1}) {}

@@ -1,5 +1,7 @@
 #pragma once
 // What a patch keeps of the Linear or Conv2d that it sits on, and a patch that is a weight delta of the layer's own shape.
+#include <cmath>
+
 #include <tenon/ops/matmul.hpp>
 #include <tenon/peft/attach.hpp>
 
@@ -12,10 +14,13 @@ struct TunedLayer {
   Weight<T>* bias = nullptr;  ///< null when the layer has none
   Conv2dOptions conv{};
   bool table = false;  ///< an Embedding [vocabulary, D], which only tuned_layer_or_table gives
+  std::optional<typename Weight<T>::Stored> unmerged{};  ///< the weight's elements without what is merged into it now
 
   const Shape& shape() const { return weight->shape(); }
   bool is_conv() const { return shape().rank() == 4; }
   Index out() const { return shape()[table ? 1 : 0]; }
+  /// The weight's elements, without what is merged into it.
+  typename Weight<T>::Stored base() const { return unmerged ? *unmerged : weight->stored(); }
   /// Inputs of one output: in, in / groups * kh * kw, or the vocabulary.
   Index fan_in() const { return out() == 0 ? 0 : weight->size() / out(); }
   /// x times another weight of this layer's shape, without bias.
@@ -28,10 +33,10 @@ struct TunedLayer {
 template <class T>
 std::optional<TunedLayer<T>> tuned_layer(const SiteRef<T>& site) {
   if (auto* const* linear = std::get_if<Linear<T>*>(&site.layer))
-    return TunedLayer<T>{(*linear)->weight.get(), (*linear)->bias ? (*linear)->bias.get() : nullptr, {}};
+    return TunedLayer<T>{(*linear)->weight.get(), (*linear)->bias ? (*linear)->bias.get() : nullptr, {}, false, site.patches->original};
   if (auto* const* conv = std::get_if<Conv2d<T>*>(&site.layer))
     return TunedLayer<T>{(*conv)->weight.get(), (*conv)->bias ? (*conv)->bias.get() : nullptr,
-                         (*conv)->options()};
+                         (*conv)->options(), false, site.patches->original};
   return std::nullopt;
 }
 
@@ -39,7 +44,7 @@ std::optional<TunedLayer<T>> tuned_layer(const SiteRef<T>& site) {
 template <class T>
 std::optional<TunedLayer<T>> tuned_layer_or_table(const SiteRef<T>& site) {
   auto* const* table = std::get_if<Embedding<T>*>(&site.layer);
-  return table != nullptr ? TunedLayer<T>{(*table)->weight.get(), nullptr, {}, true} : tuned_layer(site);
+  return table != nullptr ? TunedLayer<T>{(*table)->weight.get(), nullptr, {}, true, site.patches->original} : tuned_layer(site);
 }
 
 namespace detail {
@@ -51,12 +56,29 @@ Index groups_of(const SiteRef<T>& site) {
 }
 }  // namespace detail
 
+namespace detail {
+/// A configuration's rank and alpha for the layer at `path`: those of the first pattern that names it, else its own. Throws
+/// Error for a rank below 1 and an alpha that is no finite number.
+template <class Config>
+std::pair<Index, double> rank_and_alpha(std::string_view what, const Config& config, std::string_view path) {
+  const auto of = [&](auto value, const auto& patterns) {
+    const auto at = std::find_if(patterns.begin(), patterns.end(), [&](const auto& pattern) { return target_matches(pattern.first, path); });
+    return at != patterns.end() ? at->second : value;
+  };
+  const Index rank = of(config.rank, config.rank_pattern);
+  const double alpha = of(config.alpha, config.alpha_pattern);
+  check(rank >= 1, what, "expected a rank of at least 1, got ", rank, " for ", path);
+  check(std::isfinite(alpha), what, "expected a finite alpha, got ", alpha, " for ", path);
+  return {rank, alpha};
+}
+}  // namespace detail
+
 /// y += e x delta^T for a delta of the weight's shape that is made anew from few parameters in each forward.
 template <class T>
 struct WeightDelta : OutputPatch<T> {
   TunedLayer<T> layer;
 
-  explicit WeightDelta(const TunedLayer<T>& tuned) : layer(tuned) {}
+  explicit WeightDelta(const TunedLayer<T>& tuned) : layer(tuned) { layer.unmerged.reset(); }
   /// The delta in the weight's shape, the method's own scale in it.
   virtual Var<T> delta() const = 0;
 

@@ -11,6 +11,9 @@ struct LohaConfig {
   std::vector<std::string> targets{};
   /// Convolutions with kernels larger than 1x1 are factored by mode (Tucker: hada_t1, hada_t2), else as flat matrices.
   bool effective_conv = false;
+  /// As in LoraConfig.
+  std::vector<std::pair<std::string, Index>> rank_pattern{};
+  std::vector<std::pair<std::string, double>> alpha_pattern{};
 };
 
 template <class T>
@@ -57,10 +60,10 @@ bool fits_by_default(const LohaConfig&, const SiteRef<T>&) {
 /// The patch of one site, initialised, or none where the layer is neither Linear nor Conv2d.
 template <class T>
 NewPatch<T> make_patch(const LohaConfig& config, const SiteRef<T>& site, Generator& generator) {
-  check(config.rank >= 1, "LohaConfig", "expected a rank of at least 1, got ", config.rank);
   const auto layer = tuned_layer(site);
   if (!layer) return {};
-  auto patch = std::make_unique<Loha<T>>(*layer, config.rank, config.effective_conv, config.alpha);
+  const auto [rank, alpha] = detail::rank_and_alpha("LohaConfig", config, site.path);
+  auto patch = std::make_unique<Loha<T>>(*layer, rank, config.effective_conv, alpha);
   patch->initialize(generator);
   return {std::move(patch), nullptr};
 }

@@ -15,6 +15,9 @@ struct LokrConfig {
   bool decompose_both = false;
   /// As in LohaConfig (lokr_t2).
   bool effective_conv = false;
+  /// As in LoraConfig.
+  std::vector<std::pair<std::string, Index>> rank_pattern{};
+  std::vector<std::pair<std::string, double>> alpha_pattern{};
 };
 
 /// An extent as two divisors, the smaller first: near its square root, or `factor` where that divides.
@@ -36,7 +39,8 @@ struct Lokr final : WeightDelta<T> {
   Index factor = -1;
 
   explicit Lokr(const TunedLayer<T>& tuned) : WeightDelta<T>(tuned) {}
-  Lokr(const TunedLayer<T>& tuned, const LokrConfig& config) : WeightDelta<T>(tuned), alpha(config.alpha), rank(config.rank), factor(config.factor) {
+  Lokr(const TunedLayer<T>& tuned, const LokrConfig& config, Index rank_value, double alpha_value)
+      : WeightDelta<T>(tuned), alpha(alpha_value), rank(rank_value), factor(config.factor) {
     const Shape& w = tuned.shape();
     const auto [l, k] = kronecker_split(w[0], config.factor);
     const auto [m, n] = kronecker_split(w[1], config.factor);
@@ -103,11 +107,11 @@ bool fits_by_default(const LokrConfig&, const SiteRef<T>&) {
 /// The patch of one site, initialised, or none where the layer is neither Linear nor Conv2d.
 template <class T>
 NewPatch<T> make_patch(const LokrConfig& config, const SiteRef<T>& site, Generator& generator) {
-  check(config.rank >= 1, "LokrConfig", "expected a rank of at least 1, got ", config.rank);
   check(config.factor >= 1 || config.factor == -1, "LokrConfig", "expected a factor of at least 1, or -1, got ", config.factor);
   const auto layer = tuned_layer(site);
   if (!layer) return {};
-  auto patch = std::make_unique<Lokr<T>>(*layer, config);
+  const auto [rank, alpha] = detail::rank_and_alpha("LokrConfig", config, site.path);
+  auto patch = std::make_unique<Lokr<T>>(*layer, config, rank, alpha);
   patch->initialize(generator);
   return {std::move(patch), nullptr};
 }

@@ -2,11 +2,12 @@
 // LoRA: low-rank adaptation (Hu et al. 2021, 2106.09685) of Linear, Conv2d and Embedding.
 //
 // h = W0 x + s B A x with s = alpha / r, or alpha / sqrt(r) with rsLoRA (Kalajdzievski 2023, 2312.03732). In training,
-// dropout falls on x before A, as in peft (and, as there, not on an Embedding, whose x are ids).
+// dropout falls on x before A, as in peft (and, as there, not on an Embedding, whose x are ids), on ranks or on the whole.
 // Names, shapes and initialisation are those of peft's files.
 #include <cmath>
 
 #include <tenon/kernels/gemm.hpp>
+#include <tenon/ops/gather.hpp>
 #include <tenon/ops/random.hpp>
 #include <tenon/ops/linear.hpp>
 #include <tenon/peft/layer.hpp>
@@ -22,6 +23,9 @@ struct LoraConfig {
   bool rslora = false;
   /// The share of the inputs of A that a Training drops.
   double dropout = 0;
+  /// As in kohya's scripts and not in files: the share of ranks that a Training drops, others for each sample, and that of the
+  /// steps in which it leaves a layer's whole adapter out. An Embedding drops nothing.
+  double rank_dropout = 0, module_dropout = 0;
   /// standard and gaussian begin with B = 0. orthogonal begins with A and B in orthogonal halves of the ranks, so that B A is
   /// zero to rounding while neither is (even ranks, Linear).
   enum class Init { standard, gaussian, orthogonal } init = Init::standard;
@@ -46,6 +50,16 @@ void add_low_rank(const Tensor<T>& a, const Tensor<T>& b, Tensor<T>& w) {
     kernels::matmul(false, false, rows / groups, columns, each, b.data() + g * (rows / groups) * each, each, a.data() + g * each * columns,
                     columns, w.data() + g * (rows / groups) * columns, columns, true);
 }
+/// Rows of an Embedding: `changed` [..., D] for ids of its table, y for those beyond it, which other patches have.
+template <class T>
+Var<T> within_table(const Tensor<std::int32_t>& ids, Index vocabulary, const Var<T>& changed, const Var<T>& y) {
+  if (std::all_of(ids.begin(), ids.end(), [&](std::int32_t id) { return id < vocabulary; })) return changed;
+  const Index n = ids.size();
+  auto from = Tensor<std::int64_t>::uninitialized({n});
+  for (Index i = 0; i < n; ++i) from.data()[i] = ids.data()[i] < vocabulary ? i : n + i;
+  const Shape rows{n, y.extent(-1)};
+  return reshape(index_select(concat({reshape(changed, rows), reshape(y, rows)}, 0), 0, std::move(from)), y.shape());
+}
 template <class T>
 Tensor<T> scaled(const Tensor<T>& x, T by) {
   auto out = Tensor<T>::uninitialized(x.shape());
@@ -56,7 +70,7 @@ Tensor<T> scaled(const Tensor<T>& x, T by) {
 }  // namespace detail
 
 template <class T>
-struct Lora final : OutputPatch<T>, BiasPatch<T> {
+struct Lora final : OutputPatch<T>, BiasPatch<T>, ProductPatch {
   enum class Layer { linear, conv2d, embedding };
 
   Param<T> a;  ///< Linear [R, in], Conv2d [R, in / groups, kh, kw], Embedding [R, vocabulary]
@@ -64,10 +78,11 @@ struct Lora final : OutputPatch<T>, BiasPatch<T> {
   Param<T> bias;        ///< [out], of B, or absent
   Param<T> layer_bias;  ///< [out], what the layer's own bias has become, or absent
   const Weight<T>* base_bias = nullptr;  ///< the layer's own, null when it has none
+  std::shared_ptr<const Tensor<T>> first_bias;  ///< its elements when this was attached, without what is merged
   Param<T> a0, b0;      ///< PiSSA: the frozen first A and B, whose product is taken off, or absent
   double alpha = 8;
   bool rslora = false;
-  double dropout = 0;
+  double dropout = 0, rank_dropout = 0, module_dropout = 0;
   Layer layer = Layer::linear;
   Conv2dOptions conv{};  ///< the layer's own, of a Conv2d
 
@@ -104,18 +119,44 @@ struct Lora final : OutputPatch<T>, BiasPatch<T> {
     return out;
   }
   std::optional<LowRank<T>> low_rank(const Var<T>& x) const override {
+    if (beside_product()) return std::nullopt;
     LowRank<T> term{a.get_if(), b.get_if(), scale(), std::nullopt};
-    if (dropout > 0 && layer != Layer::embedding && is_training()) term.x = tenon::dropout(x, dropout);
+    if (drops(dropout)) term.x = tenon::dropout(x, dropout);
     return term;
   }
-  bool has_after() const override { return a0 || bias || layer_bias; }
+  bool has_after() const override { return beside_product() || a0 || bias || layer_bias; }
   Var<T> after(const Var<T>& x, const Var<T>& y, T entry_scale) const override {
     const double e = static_cast<double>(entry_scale), s = e * static_cast<double>(scale());
-    Var<T> out = a0 ? y - first(x) * s : y;
+    Var<T> out = y;
+    if (beside_product()) {
+      Var<T> h = down(drops(dropout) ? tenon::dropout(x, dropout) : x, *a);
+      if (drops(rank_dropout)) {
+        Shape each = h.shape();
+        for (Index axis = 1; axis < each.rank() - 1; ++axis) each = each.with(axis, 1);
+        h = h * tenon::dropout(Var<T>(Tensor<T>::full(each, T(1))), rank_dropout);
+      }
+      out = out + up(h, *b) * s;
+    }
+    if (a0) out = out - up(down(x, *a0), *b0) * s;
     if (bias) out = out + bias->var() * s;
-    if (layer_bias) out = out + (layer_bias->var() - base_bias->var()) * e;
-    return out;
+    if (layer_bias) out = out + bias_delta() * e;
+    if (!drops(module_dropout)) return out;
+    const Var<T> kept = tenon::dropout(Var<T>(Tensor<T>::full(Shape{1}, T(1))), module_dropout) * (1 - module_dropout);  // 0 or 1
+    return y + (out - y) * kept;
   }
+  Var<T> after_rows(const Tensor<std::int32_t>& ids, const Var<T>& y, T entry_scale) const override {
+    if (!this->apart) return y;
+    return detail::within_table(ids, a->shape()[1], y + table_rows(ids, y.shape()) * static_cast<double>(entry_scale * scale()), y);
+  }
+  /// The rows of A^T B^T that belong to ids, in a shape; some row for an id beyond them.
+  Var<T> table_rows(const Tensor<std::int32_t>& ids, const Shape& shape) const {
+    Tensor<std::int32_t> known(ids);
+    for (auto& id : known) id = id < a->shape()[1] ? id : 0;
+    const Var<T> picked = index_select(a->var(), 1, std::move(known).reshape(Shape{ids.size()}));  // [R, n]
+    return reshape(matmul(picked, b->var(), {.transpose_a = true, .transpose_b = true}), shape);
+  }
+  /// What the layer's own bias has become beyond what it was.
+  Var<T> bias_delta() const { return layer_bias->var() - Var<T>(first_bias, nullptr); }
 
   /// A bias of B has no place in a layer without one.
   bool can_merge() const override { return !bias || base_bias != nullptr; }
@@ -139,14 +180,16 @@ struct Lora final : OutputPatch<T>, BiasPatch<T> {
     Var<T> out(before);
     const double e = static_cast<double>(entry_scale);
     if (bias) out = out + bias->var() * (e * static_cast<double>(scale()));
-    if (layer_bias) out = out + (layer_bias->var() - base_bias->var()) * e;
+    if (layer_bias) out = out + bias_delta() * e;
     return out.value();
   }
 
  private:
-  Var<T> first(const Var<T>& x) const {
-    return layer == Layer::conv2d ? conv2d(conv2d(x, *a0, nullptr, conv), *b0, nullptr, {.groups = conv.groups}) : linear(linear(x, *a0), *b0);
-  }
+  bool drops(double share) const { return share > 0 && layer != Layer::embedding && is_training(); }
+  /// Whether B A x is added behind the layer's product, not with it.
+  bool beside_product() const { return this->apart || drops(rank_dropout) || drops(module_dropout); }
+  Var<T> down(const Var<T>& x, const Weight<T>& w) const { return layer == Layer::conv2d ? conv2d(x, w, nullptr, conv) : linear(x, w); }
+  Var<T> up(const Var<T>& h, const Weight<T>& w) const { return layer == Layer::conv2d ? conv2d(h, w, nullptr, {.groups = conv.groups}) : linear(h, w); }
   /// As peft's: rows of a random orthogonal Q [R, R] taken by turns mix random vectors into A and B.
   void initialize_orthogonal(Generator& generator) {
     const Index r = rank(), half = r / 2;
@@ -192,14 +235,11 @@ bool fits_by_default(const LoraConfig&, const SiteRef<T>&) {
 /// The patch of one site, initialised, or none where LoRA does not fit.
 template <class T>
 NewPatch<T> make_patch(const LoraConfig& config, const SiteRef<T>& site, Generator& generator) {
-  check(config.rank >= 1, "LoraConfig", "expected a rank of at least 1, got ", config.rank);
-  check(0 <= config.dropout && config.dropout < 1, "LoraConfig", "expected a dropout in [0, 1), got ", config.dropout);
-  Index rank = config.rank;
-  double alpha = config.alpha;
-  const auto named = [&](const auto& pattern) { return target_matches(pattern.first, site.path); };
-  if (const auto at = std::find_if(config.rank_pattern.begin(), config.rank_pattern.end(), named); at != config.rank_pattern.end()) rank = at->second;
-  if (const auto at = std::find_if(config.alpha_pattern.begin(), config.alpha_pattern.end(), named); at != config.alpha_pattern.end()) alpha = at->second;
-  check(rank >= 1, "LoraConfig", "expected a rank of at least 1, got ", rank, " for ", site.path);
+  for (const double share : {config.dropout, config.rank_dropout, config.module_dropout})
+    check(0 <= share && share < 1, "LoraConfig", "expected a dropout in [0, 1), got ", share);
+  const auto ours = detail::rank_and_alpha("LoraConfig", config, site.path);
+  const Index rank = ours.first;
+  const double alpha = ours.second;
   std::unique_ptr<Lora<T>> lora;
   const auto make = [&](const Shape& a, const Shape& b, typename Lora<T>::Layer kind) {
     lora = std::make_unique<Lora<T>>(a, b, kind, alpha, config.rslora);
@@ -219,11 +259,15 @@ NewPatch<T> make_patch(const LoraConfig& config, const SiteRef<T>& site, Generat
   } else {
     return {};
   }
-  lora->dropout = config.dropout;
+  lora->dropout = config.dropout, lora->rank_dropout = config.rank_dropout, lora->module_dropout = config.module_dropout;
   const bool table = lora->layer == Lora<T>::Layer::embedding;
   if (config.bias == LoraConfig::Bias::own && !table) lora->bias = Param<T>(Shape{lora->b->shape()[0]});
   lora->base_bias = detail::bias_of(site);
-  if (config.bias == LoraConfig::Bias::layer && lora->base_bias != nullptr) lora->layer_bias = Param<T>(Tensor<T>(*lora->base_bias->values()));
+  lora->first_bias = detail::unmerged_bias(site);
+  if (config.bias == LoraConfig::Bias::layer && lora->base_bias != nullptr) {
+    if (!lora->first_bias) lora->first_bias = lora->base_bias->values();  // throws
+    lora->layer_bias = Param<T>(Tensor<T>(*lora->first_bias));
+  }
   check(config.init != LoraConfig::Init::orthogonal || (rank % 2 == 0 && lora->layer == Lora<T>::Layer::linear), "LoraConfig",
         "orthogonal initialisation expects an even rank and a linear layer, got rank ", rank, " for ", site.path, " (", kind_of(site), ")");
   lora->initialize(config.init, generator);

@@ -8,6 +8,7 @@ namespace tenon::inline TENON_ABI {
 template <class T>
 struct BiasPatch {
   virtual ~BiasPatch() = default;
+  /// Whether it changes a bias by itself, not only what others made of it.
   virtual bool changes_bias() const { return true; }
   virtual Tensor<T> merged_bias(const Tensor<T>& bias, T scale) const = 0;
   /// While merged: the bias from before any patch of this layer was.
@@ -77,6 +78,17 @@ Weight<T>* bias_of(const SiteRef<T>& site) {
   }, site.layer);
 }
 
+/// The elements of a layer's bias without what is merged into it, or null.
+template <class T>
+std::shared_ptr<const Tensor<T>> unmerged_bias(const SiteRef<T>& site) {
+  Weight<T>* const bias = bias_of(site);
+  if (bias == nullptr) return nullptr;
+  for (auto& entry : *site.patches)
+    if (auto* patch = dynamic_cast<BiasPatch<T>*>(entry.patch.get()); patch != nullptr && patch->original_bias)
+      return std::make_shared<const Tensor<T>>(elements_of<T>(*patch->original_bias));
+  return bias->filled() ? std::make_shared<const Tensor<T>>(*bias->values()) : nullptr;
+}
+
 /// A bias before and after a change of what is merged; nothing when no patch of the layer has ever touched it.
 template <class T>
 struct BiasFold {
@@ -98,7 +110,7 @@ std::optional<BiasFold<T>> fold_bias(const SiteRef<T>& site) {
   std::optional<Tensor<T>> folded;
   for_each_merged(site, [&](auto& entry) {
     auto* const patch = dynamic_cast<BiasPatch<T>*>(entry.patch.get());
-    if (patch == nullptr || !patch->changes_bias()) return;
+    if (patch == nullptr) return;
     if (!folded) folded = elements_of<T>(*original);
     folded = patch->merged_bias(*folded, entry.scale);
   });
@@ -107,8 +119,9 @@ std::optional<BiasFold<T>> fold_bias(const SiteRef<T>& site) {
 }
 
 /// Gives each entry the state that `merged(entry)` says and the weights what follows from it: all of it or, when a fold throws, none.
-template <class M, class F>
-void set_merged(M& model, F&& merged) {
+/// Entries that `leaves(entry)` are gone after it.
+template <class M, class F, class Leaves>
+void set_merged(M& model, std::string_view op, F&& merged, Leaves&& leaves) {
   using T = scalar_of<M>;
   struct Change {
     SiteRef<T> site;
@@ -133,6 +146,7 @@ void set_merged(M& model, F&& merged) {
       }
       if (!moved) continue;
       changes.push_back(std::move(change));
+      check_order(op, site, [](const auto& entry) { return entry.merged; }, [&](const auto& entry) { return entry.enabled && !leaves(entry); });
       check(!site.patches->original || site.weight->version() == site.patches->merged_version, "merge", "the weight of ", site.path,
             " was written while an adapter was merged into it, so unmerging would lose that; merge_and_unload keeps it as it is");
       changes.back().stored = fold(site);
@@ -153,7 +167,7 @@ void set_merged(M& model, F&& merged) {
     bias_of(change.site)->set(change.bias->folded);
     for (auto& entry : slot)
       if (auto* patch = dynamic_cast<BiasPatch<T>*>(entry.patch.get()))
-        patch->original_bias = entry.merged && patch->changes_bias() ? std::optional(change.bias->original) : std::nullopt;
+        patch->original_bias = entry.merged ? std::optional(change.bias->original) : std::nullopt;
   }
 }
 
@@ -170,9 +184,10 @@ struct MergeReport {
 
 /// Folds adapters into the weights by name pattern: the same outputs at no cost. A new weight is written and the old
 /// elements are kept by handle. A base with bfloat16 or int8 panels keeps them and takes the delta as these can hold it: the
-/// report says what is lost; unmerged, the delta is float32 beside the base. Disabled adapters are left as they are. A merged
+/// report says what is lost; unmerged, the delta is float32 beside the base. Disabled adapters are left as they are. Patches act
+/// in the order of attaching: a DoRA or IA3 goes in with those before it, and those behind it with it. A merged
 /// weight must not be trained: unmerge and merge throw Error when it was written since. Throws NameError when no adapter fits,
-/// Error when all that fit are disabled or a method cannot be merged; then nothing has changed.
+/// Error when all that fit are disabled, a method cannot be merged or one that acts before it is left out; then nothing has changed.
 template <class M>
 MergeReport merge(M& model, std::string_view pattern = "*") {
   using T = scalar_of<M>;
@@ -185,7 +200,8 @@ MergeReport merge(M& model, std::string_view pattern = "*") {
     check(possible, "merge", "adapter '", entry.adapter, "' (", entry.patch->kind(), ") cannot be merged at ", site.path);
   });
   check(any, "merge", "every adapter '", pattern, "' is disabled; enable it first");
-  detail::set_merged(model, [&](const auto& entry) { return entry.merged || (entry.enabled && glob_matches(pattern, entry.adapter)); });
+  detail::set_merged(model, "merge", [&](const auto& entry) { return entry.merged || (entry.enabled && glob_matches(pattern, entry.adapter)); },
+                     [](const auto&) { return false; });
   MergeReport report;
   for (const auto& site : sites(model)) {
     if (site.weight == nullptr || !site.patches->original) continue;
@@ -209,18 +225,21 @@ MergeReport merge(M& model, std::string_view pattern = "*") {
   return report;
 }
 
-/// Takes merged adapters out of the weights by name pattern; the elements of before come back bit for bit.
+/// Takes merged adapters out of the weights by name pattern; the elements of before come back bit for bit. Throws NameError when
+/// no adapter fits, Error when one that acts behind it would stay.
 template <class M>
 void unmerge(M& model, std::string_view pattern = "*") {
   detail::for_each_named(model, "unmerge", pattern, [](const auto&, auto&) {});
-  detail::set_merged(model, [&](const auto& entry) { return entry.merged && !glob_matches(pattern, entry.adapter); });
+  detail::set_merged(model, "unmerge", [&](const auto& entry) { return entry.merged && !glob_matches(pattern, entry.adapter); },
+                     [](const auto&) { return false; });
 }
 
 /// Removes adapters by name pattern; merged ones are unmerged first. Throws NameError when none fits.
 template <class M>
 void detach(M& model, std::string_view pattern = "*") {
-  unmerge(model, pattern);
+  detail::for_each_named(model, "detach", pattern, [](const auto&, auto&) {});
   const auto named = [&](const auto& entry) { return glob_matches(pattern, entry.adapter); };
+  detail::set_merged(model, "detach", [&](const auto& entry) { return entry.merged && !named(entry); }, named);
   for (const auto& site : sites(model)) {
     std::erase_if(site.patches->entries, named);
     if (site.key_values != nullptr) std::erase_if(site.key_values->entries, named);
