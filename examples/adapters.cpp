@@ -254,10 +254,12 @@ void merge_files(const Options& o) {
     std::vector<DType> types;
     for (const auto& ref : weights) types.push_back(ref.weight->bytes().dtype);
     merge_and_unload(model);
-    for (std::size_t i = 0; i < weights.size(); ++i)
-      for (const float value : weights[i].weight->values()->span())
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      const auto values = weights[i].weight->values();
+      for (const float value : values->span())
         check(std::isfinite(value) && (types[i] != DType::f16 || std::abs(value) <= 65504), "adapters", weights[i].path, " becomes ", value, ", too large for ",
               name_of(types[i]), ": a smaller scale is needed");
+    }
     if constexpr (std::same_as<M, Clip<float>>) {
       save_clip(model, o.out);
       for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "preprocessor_config.json"})
