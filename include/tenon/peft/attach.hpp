@@ -186,9 +186,11 @@ template <class T, class Patterns>
 void check_patterns(std::string_view what, const Patterns& patterns, const std::vector<Placement<T>>& placements) {
   std::vector<SiteRef<T>> tuned;
   for (const auto& placement : placements) tuned.push_back(placement.site);
-  for (const auto& [name, value] : patterns)
+  for (const auto& pattern : patterns) {
+    const std::string& name = pattern.first;
     check<NameError>(std::any_of(tuned.begin(), tuned.end(), [&](const auto& site) { return target_matches(name, site.path); }), "attach",
                      "'", name, "' of the ", what, " matches no layer that the targets name; nearest: ", nearest_names(name, endings_of(tuned, name)));
+  }
 }
 
 }  // namespace detail
