@@ -283,12 +283,6 @@ void run(const Options& o) {
   }
 }
 
-/// Whether a path is a folder or a file of Stable Diffusion; of CLIP otherwise.
-bool is_diffusion(const std::string& model) {
-  if (std::filesystem::is_directory(model)) return detail::exists(model + "/model_index.json");
-  return detail::exists(model) && open_checkpoint(model).contains("model.diffusion_model.input_blocks.0.0.weight");
-}
-
 const char* name_of_dtype(const std::string& dtype) { return dtype == "bf16" ? "bfloat16" : dtype == "int8" ? "int8" : "float32"; }
 
 void run(DiffusionTuneOptions o, int threads) {
@@ -359,6 +353,7 @@ int main(int argc, char** argv) {
   app.add_option("--lr-schedule", d.schedule, "constant, linear or cosine, after the warm-up")->capture_default_str()->check(CLI::IsMember({"constant", "linear", "cosine"}));
   app.add_option("--warmup", d.warmup, "Steps in which the learning rate rises")->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_option("--dtype", d.dtype, "How the frozen weights are multiplied: f32, bf16 or int8")->capture_default_str()->check(CLI::IsMember({"f32", "bf16", "int8"}));
+  app.add_option("--validation", d.validation, "Share of the pictures with captions that is held out, to measure on (default: CLIP 0.1, diffusion 0)")->check(CLI::Range(0.0, 0.5));
   app.add_option("--seed", o.seed, "First seed")->capture_default_str();
   app.add_option("--threads", o.threads, "Threads (0: all available)")->capture_default_str();
   app.add_flag("--resume", o.resume, "Go on with an interrupted run");
@@ -371,7 +366,6 @@ int main(int argc, char** argv) {
   app.add_flag("!--no-baselines", o.baselines, "Leave out the classifier trained from labels")->group(clip);
   app.add_flag("--development", o.development, "Hold out training characters instead: for choosing settings without looking at the test")->group(clip);
   app.add_option("--seeds", o.seeds, "Runs, with seeds s, s + 1, ...")->capture_default_str()->check(CLI::PositiveNumber)->group(clip);
-  app.add_option("--validation", p.validation, "Share of the pictures with captions that is held out, to measure on")->capture_default_str()->check(CLI::Range(0.0, 0.5))->group(clip);
   app.add_option("--micro-batch", p.micro_batch, "Less memory for a third more time: pictures with captions that go through the towers at a time, the gradient that of all of --batch (default: all)")
       ->check(CLI::PositiveNumber)->group(clip);
   app.add_flag("--from-scratch", p.from_scratch, "Pictures with captions: random weights in the shape of --model, for --method full")->group(clip);
@@ -426,6 +420,7 @@ int main(int argc, char** argv) {
       p.train = parts.empty() ? "both" : parts;
       if (app.count("--steps") == 0) p.steps = 300;
       if (app.count("--batch") == 0) p.batch = 32;
+      if (app.count("--validation") > 0) p.validation = d.validation;
       p.model = o.model, p.data = o.data, p.out = o.out.empty() ? "tuned" : o.out, p.json = o.json, p.seed = o.seed, p.resume = o.resume;
       p.trigger = d.trigger, p.dtype = d.dtype, p.schedule = d.schedule, p.epochs = d.epochs, p.repeats = d.repeats, p.warmup = d.warmup;
       run(p, o.threads);

@@ -50,18 +50,19 @@ void run(const Options& o) {
   }
 
   const std::string file = o.out + ".json", options = join_text("data ", o.data, " steps ", o.steps, " batch ", o.batch, " seed ", o.seed);
-  TuningResults results = o.resume ? TuningResults::resumed(file, options) : TuningResults{options, {}, {}};
+  using Results = TuningResults<Accuracy>;
+  Results results = o.resume ? Results::resumed(file, options) : Results{options, {}, {}};
   std::vector<Index> sizes{0};  // 0: full
   sizes.insert(sizes.end(), o.dimensions.begin(), o.dimensions.end());
   Index done = 0;
   for (const auto& c : cases)
-    for (const Index d : sizes) done += std::min<Index>(o.seeds, static_cast<Index>(results.accuracies[c.label(d)].size())) * o.steps;
+    for (const Index d : sizes) done += results.steps_done(c.label(d), o.seeds, o.steps);
   Progress progress("intrinsic", static_cast<Index>(cases.size() * sizes.size()) * o.seeds * o.steps, done);
   for (const auto& c : cases) {
     const Tokenizer tokenizer = load_tokenizer(c.model);
     for (Index s = 0; s < o.seeds; ++s)
       for (const Index d : sizes) {
-        auto& runs = results.accuracies[c.label(d)];
+        auto& runs = results.runs[c.label(d)];
         if (static_cast<Index>(runs.size()) > s) continue;
         ClipTuneOptions way = o;
         way.method = d == 0 ? "full" : "intrinsic";
@@ -83,7 +84,7 @@ void run(const Options& o) {
     std::string by_d, d90 = "above " + std::to_string(o.dimensions.back());
     Curve curve{c.name + ", " + c.task, {}, {}};
     for (const Index d : o.dimensions) {
-      const Spread spread = results.spread(c.label(d), o.seeds);
+      const auto spread = results.spread(c.label(d), o.seeds);
       by_d += join_text(by_d.empty() ? "" : ", ", fixed(100 * spread.mean.group_top1, 1), " ± ", fixed(100 * spread.half_range.group_top1, 1));
       if (d90.starts_with("above") && spread.mean.group_top1 >= wanted) d90 = std::to_string(d);
       curve.x.push_back(std::log10(static_cast<double>(d)));

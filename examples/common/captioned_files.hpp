@@ -12,23 +12,6 @@
 
 namespace tenon::examples {
 
-/// Progress that is shown only of what takes more than a second.
-class LateProgress {
- public:
-  LateProgress(std::string name, Index total) : name_(std::move(name)), total_(total) {}
-  void add(Index n) {
-    done_ += n;
-    if (!shown_ && done_ < total_ && std::chrono::steady_clock::now() - start_ > std::chrono::seconds(1)) shown_.emplace(name_, total_, done_);
-    if (shown_) shown_->update(done_);
-  }
-
- private:
-  std::string name_;
-  Index total_, done_ = 0;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  std::optional<Progress> shown_;
-};
-
 class CaptionedFiles {
  public:
   /// The pictures in a folder and their captions (see captions_of). All are read once: those that cannot be are left out, with a line on

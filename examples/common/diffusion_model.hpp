@@ -17,6 +17,12 @@ namespace tenon::examples {
 inline std::string shipped_diffusion() { return default_data() + "/diffusion"; }
 inline constexpr double shipped_guidance = 3;
 
+/// Whether a path is a folder or a file of Stable Diffusion; of CLIP otherwise.
+inline bool is_diffusion(const std::string& model) {
+  if (std::filesystem::is_directory(model)) return detail::exists(model + "/model_index.json");
+  return detail::exists(model) && open_checkpoint(model).contains("model.diffusion_model.input_blocks.0.0.weight");
+}
+
 /// `FILE:0.8` as FILE and 0.8; a name that exists is taken whole.
 inline std::pair<std::string, double> with_scale(const std::string& text) {
   const auto colon = text.rfind(':');

@@ -201,7 +201,8 @@ class DiffusionPretraining {
         means.push_back(posterior.mean);
         logvars.push_back(posterior.logvar);
         if (colour) continue;
-        for (const float z : posterior.sample(generator_).value()) sum += static_cast<double>(z), squares += static_cast<double>(z) * static_cast<double>(z), ++total;
+        const Tensor<float> drawn = posterior.sample(generator_).value();
+        for (const float z : drawn) sum += static_cast<double>(z), squares += static_cast<double>(z) * static_cast<double>(z), ++total;
       }
       means_.push_back(concat<float>(means, 0).value());
       logvars_.push_back(concat<float>(logvars, 0).value());

@@ -2,7 +2,9 @@
 // Zero-shot accuracy among the groups and the subgroups of the emoji.
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "emoji.hpp"
 #include "program.hpp"
@@ -30,17 +32,29 @@ inline void from_json(const nlohmann::json& in, Accuracy& a) {
 }
 
 /// The mean of several runs, and half the distance of the extremes.
-struct Spread {
+template <class Result>
+struct Spread;
+template <>
+struct Spread<double> {
+  double mean = 0, half_range = 0;
+  explicit Spread(const std::vector<double>& runs)
+      : mean(std::accumulate(runs.begin(), runs.end(), 0.0) / static_cast<double>(runs.size())),
+        half_range((*std::max_element(runs.begin(), runs.end()) - *std::min_element(runs.begin(), runs.end())) / 2) {}
+};
+template <>
+struct Spread<Accuracy> {
   Accuracy mean, half_range;
   explicit Spread(const std::vector<Accuracy>& runs) {
     for (auto field : Accuracy::fields()) {
-      double low = 1, high = 0, sum = 0;
-      for (const auto& run : runs) low = std::min(low, run.*field), high = std::max(high, run.*field), sum += run.*field;
-      mean.*field = sum / static_cast<double>(runs.size());
-      half_range.*field = (high - low) / 2;
+      std::vector<double> values;
+      for (const auto& run : runs) values.push_back(run.*field);
+      const Spread<double> spread(values);
+      mean.*field = spread.mean;
+      half_range.*field = spread.half_range;
     }
   }
 };
+Spread(const std::vector<Accuracy>&) -> Spread<Accuracy>;
 
 /// Chance: for top k among n labels, k / n.
 inline Accuracy chance(const EmojiSet& set) {

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 
 #include <sys/ioctl.h>
@@ -94,6 +95,23 @@ class Progress {
   std::FILE* out_;
   bool terminal_, finished_ = false;
   Clock::time_point start_ = Clock::now(), drawn_{};
+};
+
+/// Progress that is shown only of what takes more than a second.
+class LateProgress {
+ public:
+  LateProgress(std::string name, std::int64_t total) : name_(std::move(name)), total_(total) {}
+  void add(std::int64_t n) {
+    done_ += n;
+    if (!shown_ && done_ < total_ && std::chrono::steady_clock::now() - start_ > std::chrono::seconds(1)) shown_.emplace(name_, total_, done_);
+    if (shown_) shown_->update(done_);
+  }
+
+ private:
+  std::string name_;
+  std::int64_t total_, done_ = 0;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::optional<Progress> shown_;
 };
 
 }  // namespace tenon::examples

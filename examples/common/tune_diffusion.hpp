@@ -18,6 +18,7 @@
 #include <tenon/peft/intrinsic.hpp>
 
 #include "contact_sheet.hpp"
+#include "diffusion_model.hpp"
 #include "plot.hpp"
 #include "program.hpp"
 #include "progress.hpp"
@@ -33,7 +34,7 @@ struct DiffusionTuneOptions {
   Index rank = 8, conv_rank = 0, bottleneck = 16, length = 8, dimension = 1000, resolution = 0, steps = 1500, epochs = 0, repeats = 1, batch = 0, accumulate = 1, warmup = 50,
         sample_every = 0, save_every = 0;
   double alpha = 8, conv_alpha = 0, learning_rate = 0, text_learning_rate = 0, weight_decay = 0.01, average = 0.99, snr_gamma = 5, noise_offset = 0,
-         caption_dropout = 0.1, prior_weight = 1, guidance = 0;
+         caption_dropout = 0.1, prior_weight = 1, guidance = 0, validation = 0;
   std::uint64_t seed = 0;
   bool buckets = false, shuffle_captions = false, checkpointing = false, narrow_saved = false, resume = false;
 
@@ -57,7 +58,7 @@ inline std::string run_name(const DiffusionTuneOptions& o) {
                    " length ", o.length, " dimension ", o.dimension, " resolution ", o.resolution, o.buckets ? " buckets" : "", " steps ", o.steps, " repeats ", o.repeats, " batch ", o.batch, "x",
                    o.accumulate, " warmup ", o.warmup, " schedule ", o.schedule, " lr ", in_full(o.learning_rate), " text ", in_full(o.text_learning_rate), " decay ",
                    o.weight_decay, " average ", o.average, " gamma ", o.snr_gamma, " offset ", o.noise_offset, " dropout ",
-                   o.caption_dropout, o.shuffle_captions ? " shuffled" : "", " prior ", o.prior_weight, " dtype ", o.dtype, o.narrow_saved ? " narrow" : "", " seed ", o.seed);
+                   o.caption_dropout, o.shuffle_captions ? " shuffled" : "", " prior ", o.prior_weight, o.validation > 0 ? join_text(" validation ", o.validation) : std::string(), " dtype ", o.dtype, o.narrow_saved ? " narrow" : "", " seed ", o.seed);
 }
 
 class DiffusionTuning {
@@ -80,35 +81,100 @@ class DiffusionTuning {
     CaptionedPictures own = pictures(fit);
     std::optional<LatentCache> cache;
     if (!o_.cache.empty())
-      cache = {o_.cache, join_text("model ", o_.model, " dtype ", o_.dtype, " resolution ", o_.resolution, o_.buckets ? " buckets" : "", '\n', own.origin)};
+      cache = {o_.cache, join_text("model ", o_.model, " dtype ", o_.dtype, " resolution ", o_.resolution, o_.buckets ? " buckets" : "", '\n', own.origin), o_.out.empty()};
     data_ = std::make_unique<TuningData>(pipe_.vae, std::move(own), cache);
+    split();
     if (!o_.class_data.empty()) class_data_ = std::make_unique<TuningData>(pipe_.vae, load_captioned_pictures(o_.class_data, fit, ""));
     if (o_.epochs > 0) o_.steps = o_.epochs * steps_per_epoch();
     attach_method();
     pipe_.unet.set_checkpointing(o_.checkpointing);
     std::vector<Index> ids;
-    for (Index i = 0; i < data_->size(); ++i) ids.insert(ids.end(), static_cast<std::size_t>(o_.repeats), i);
+    for (const Index i : learnt_) ids.insert(ids.end(), static_cast<std::size_t>(o_.repeats), i);
     AdamWConfig config{.learning_rate = o_.learning_rate, .beta2 = 0.99, .weight_decay = o_.weight_decay, .clip_norm = 1.0};
     if (o_.text_learning_rate > 0) config.learning_rate_pattern = {{"text_encoder", o_.text_learning_rate}};
     trainer_ = std::make_unique<Trainer>(trainable(pipe_), std::move(config), o_.average, std::move(ids));
   }
 
   void run() {
-    const Index trained = count(trainer_->optimizer.params());
-    std::cerr << data_->size() << " pictures of " << o_.resolution << " pixels; " << trained << (o_.whole() ? " of the model's " : " parameters are trained beside the model's ")
+    std::cerr << learnt_.size() << " pictures of " << o_.resolution << " pixels; " << trained() << (o_.whole() ? " of the model's " : " parameters are trained beside the model's ")
               << count(params(pipe_)) << (o_.whole() ? " parameters are trained\n" : "\n");
     if (o_.buckets) std::cerr << "buckets: " << data_->buckets() << (class_data_ ? "; of the class: " + class_data_->buckets() : "") << '\n';
     if (o_.whole()) before_ = tiles();
+    if (!held_out_.empty()) loss_before_ = validation_loss();
     if (o_.resume) resume();
-    train();
-    trainer_->average.swap();
+    {
+      Progress progress(o_.method, o_.steps, trainer_->steps());
+      train(progress);
+    }
+    finish();
+    if (!held_out_.empty()) loss_after_ = validation_loss();
     save_as(o_.out);
     const std::string stem = beside("");
     save_png(samples(), stem + ".png");
     save_png(plot({.title = "finetune", .x = "step", .y = "loss"}, {{"loss, mean of 50 steps", smooth(losses_, 50)}}), stem + "-loss.png");
     if (!o_.json.empty()) save_json(o_.json, numbers());
+    if (!held_out_.empty())
+      std::cout << held_out_.size() << " pictures held out: loss " << fixed(loss_before_, 4) << " before, " << fixed(loss_after_, 4) << " after\n";
     std::cout << "wrote " << o_.out << ", " << stem << ".png (pictures of " << sample_prompts().size() << " prompts " << (o_.whole() ? "before and after" : "without it and with it") << ") and " << stem << "-loss.png\n";
   }
+
+  /// How many numbers are trained, and how many pictures are held out.
+  Index trained() const { return count(trainer_->optimizer.params()); }
+  Index held_out() const { return static_cast<Index>(held_out_.size()); }
+  /// Trains, from where a resumed run stands on, and leaves the last weights in place; `progress` is told of the steps before
+  /// these too. Where there is an --out, the state and pictures on the way are written beside it.
+  void train(Progress& progress, Index before = 0, const std::string& label = "") {
+    const auto scheduler = make_scheduler<float>("ddpm", pipe_.scheduler.config);
+    const Schedule schedule{schedule_from_name(o_.schedule), std::min(o_.warmup, o_.steps / 2), o_.steps, 0.0};
+    trainer_->optimizer.guard.report = [&](const std::string& text) { progress.note(text); };
+    auto start = std::chrono::steady_clock::now();
+    const auto clock = [&] {
+      const auto now = std::chrono::steady_clock::now();
+      seconds_ += std::chrono::duration<double>(now - start).count();
+      start = now;
+    };
+    while (trainer_->steps() < o_.steps) {
+      for (Index part = 1; part < o_.accumulate; ++part) backward(loss(scheduler->schedule(), objective()));
+      losses_.push_back(static_cast<double>(o_.accumulate) * trainer_->step(loss(scheduler->schedule(), objective()), schedule(trainer_->steps()), [] {}));
+      const Index done = trainer_->steps();
+      progress.update(before + done, join_text(label, label.empty() ? "" : "  ", "loss ", fixed(losses_.back(), 4)));
+      clock();
+      if (!o_.out.empty() && done % std::max<Index>(1, o_.steps / 10) == 0) keep();
+      if (o_.save_every > 0 && done % o_.save_every == 0 && done < o_.steps)
+        trainer_->averaged([&] { save_as(beside(join_text("-", done)) + std::filesystem::path(o_.out).extension().string()); });
+      if (o_.sample_every > 0 && done % o_.sample_every == 0 && done < o_.steps) {
+        trainer_->averaged([&] { save_png(samples(), beside(join_text("-", done)) + ".png"); });
+        progress.note(join_text("step ", done, ": ", beside(join_text("-", done)), ".png"));
+      }
+      start = std::chrono::steady_clock::now();
+    }
+  }
+  /// The loss of the held-out pictures at four timesteps each; pictures, captions, latents and noise are the same at each call and
+  /// for every seed.
+  double validation_loss() {
+    const NoGrad no_grad;
+    const auto scheduler = make_scheduler<float>("ddpm", pipe_.scheduler.config);
+    constexpr std::size_t times = 4;
+    std::vector<float> timesteps;
+    for (std::size_t k = 0; k < times; ++k)
+      timesteps.push_back(std::floor(static_cast<float>(scheduler->schedule().steps()) * (static_cast<float>(k) + 0.5f) / static_cast<float>(times)));
+    Generator generator(1);
+    LateProgress progress("held-out pictures", static_cast<Index>(held_out_.size()));
+    double sum = 0;
+    for (std::size_t i = 0; i < held_out_.size(); ++i) {
+      const Var<float> latents(data_->latents(held_out_[i], generator));
+      const Tensor<float> samples = concat<float>(std::vector<Var<float>>(times, latents), 0).value();
+      const Tensor<float> noise = channels_last(draw_noise<float>(channels_first(samples).shape(), generator));
+      const Batch batch{{}, std::vector<std::string>(times, data_->caption(held_out_[i], generator)),
+                        std::vector<std::array<float, 6>>(times, data_->time_ids(held_out_[i]))};
+      const auto noisy = noisy_batch<float>(scheduler->schedule(), samples, noise, timesteps, objective());
+      sum += static_cast<double>(diffusion_loss(pipe_.unet(Var<float>(noisy.noisy), noisy.timesteps, conditions(batch)), noisy).item());
+      progress.add(1);
+    }
+    return sum / static_cast<double>(held_out_.size());
+  }
+  /// Puts the averaged weights in the place of the last ones.
+  void finish() { trainer_->average.swap(); }
 
  private:
   CaptionedPictures pictures(const PictureFit& fit) const {
@@ -118,9 +184,10 @@ class DiffusionTuning {
     out.origin += " in " + o_.data;
     return out;
   }
+  Index pictures_per_round() const { return static_cast<Index>(learnt_.size()) * o_.repeats; }
   Index steps_per_epoch() const {
     const Index step = o_.batch * o_.accumulate;
-    return (data_->size() * o_.repeats + step - 1) / step;
+    return (pictures_per_round() + step - 1) / step;
   }
 
   template <class Config>
@@ -186,34 +253,20 @@ class DiffusionTuning {
     }
   }
 
-  void train() {
-    const auto scheduler = make_scheduler<float>("ddpm", pipe_.scheduler.config);
-    const DiffusionObjective objective{prediction(), o_.snr_gamma > 0 ? std::optional(o_.snr_gamma) : std::nullopt, o_.noise_offset};
-    const Schedule schedule{schedule_from_name(o_.schedule), std::min(o_.warmup, o_.steps / 2), o_.steps, 0.0};
-    Progress progress(o_.method, o_.steps, trainer_->steps());
-    trainer_->optimizer.guard.report = [&](const std::string& text) { progress.note(text); };
-    auto start = std::chrono::steady_clock::now();
-    const auto clock = [&] {
-      const auto now = std::chrono::steady_clock::now();
-      seconds_ += std::chrono::duration<double>(now - start).count();
-      start = now;
-    };
-    while (trainer_->steps() < o_.steps) {
-      for (Index part = 1; part < o_.accumulate; ++part) backward(loss(scheduler->schedule(), objective));
-      losses_.push_back(static_cast<double>(o_.accumulate) * trainer_->step(loss(scheduler->schedule(), objective), schedule(trainer_->steps()), [] {}));
-      const Index done = trainer_->steps();
-      progress.update(done, "loss " + fixed(losses_.back(), 4));
-      clock();
-      if (done % std::max<Index>(1, o_.steps / 10) == 0) keep();
-      if (o_.save_every > 0 && done % o_.save_every == 0 && done < o_.steps)
-        trainer_->averaged([&] { save_as(beside(join_text("-", done)) + std::filesystem::path(o_.out).extension().string()); });
-      if (o_.sample_every > 0 && done % o_.sample_every == 0 && done < o_.steps) {
-        trainer_->averaged([&] { save_png(samples(), beside(join_text("-", done)) + ".png"); });
-        progress.note(join_text("step ", done, ": ", beside(join_text("-", done)), ".png"));
-      }
-      start = std::chrono::steady_clock::now();
+  /// Which pictures are held out.
+  void split() {
+    const Index n = data_->size();
+    if (o_.validation > 0) {
+      check(n >= 2, "finetune", "--validation: expected at least 2 pictures, got ", n);
+      Generator generator(0);
+      const auto order = permutation(n, generator);
+      const auto held = std::clamp<Index>(std::llround(o_.validation * static_cast<double>(n)), 1, n / 2);
+      held_out_.assign(order.begin(), order.begin() + held);
     }
+    for (Index i = 0; i < n; ++i)
+      if (std::find(held_out_.begin(), held_out_.end(), i) == held_out_.end()) learnt_.push_back(i);
   }
+  DiffusionObjective objective() const { return {prediction(), o_.snr_gamma > 0 ? std::optional(o_.snr_gamma) : std::nullopt, o_.noise_offset}; }
   PredictionType prediction() const {
     if (o_.prediction.empty()) return pipe_.scheduler.config.prediction_type.value_or(PredictionType::epsilon);
     return o_.prediction == "epsilon" ? PredictionType::epsilon : o_.prediction == "v_prediction" ? PredictionType::v_prediction : PredictionType::sample;
@@ -332,7 +385,7 @@ class DiffusionTuning {
                              {"ss_num_epochs", std::to_string((o_.steps + steps_per_epoch() - 1) / steps_per_epoch())},
                              {"ss_learning_rate", in_full(o_.learning_rate)}, {"ss_lr_scheduler", o_.schedule}, {"ss_resolution", std::to_string(o_.resolution)},
                              {"ss_enable_bucket", flag(o_.buckets)}, {"ss_shuffle_caption", flag(o_.shuffle_captions)},
-                             {"ss_num_train_images", std::to_string(data_->size() * o_.repeats)}, {"ss_seed", std::to_string(o_.seed)}, {"ss_trigger", o_.trigger}}};
+                             {"ss_num_train_images", std::to_string(pictures_per_round())}, {"ss_seed", std::to_string(o_.seed)}, {"ss_trigger", o_.trigger}}};
     if (o_.train != "text") options.metadata["ss_unet_lr"] = in_full(o_.learning_rate);
     if (o_.train != "unet") options.metadata["ss_text_encoder_lr"] = in_full(o_.text_learning_rate > 0 ? o_.text_learning_rate : o_.learning_rate);
     o_.format == "kohya" ? save_kohya(pipe_, path, options) : save_diffusers(pipe_, path, options);
@@ -350,17 +403,18 @@ class DiffusionTuning {
   /// What --json writes.
   nlohmann::json numbers() {
     const auto means = smooth(losses_, 50);
-    const Index trained = count(trainer_->optimizer.params());
-    return {{"method", o_.method},
-            {"adapter_parameters", trained},
+    nlohmann::json out = {{"method", o_.method},
+            {"adapter_parameters", trained()},
             {"model_parameters", count(params(pipe_))},
             {"adapter_bytes", bytes_written()},
             {"seconds", seconds_},
             {"steps", trainer_->steps()},
-            {"epochs", static_cast<double>(seen_) / static_cast<double>(data_->size() * o_.repeats)},
+            {"epochs", static_cast<double>(seen_) / static_cast<double>(pictures_per_round())},
             {"first_loss", means[std::min<std::size_t>(means.size(), 50) - 1]},
             {"last_loss", means.back()},
             {"losses", losses_}};
+    if (!held_out_.empty()) out.update({{"held_out_pictures", held_out_.size()}, {"validation_loss_before", loss_before_}, {"validation_loss_after", loss_after_}});
+    return out;
   }
   /// The output's path with `more` in the place of its extension.
   std::string beside(const std::string& more) const { return std::filesystem::path(o_.out).replace_extension().string() + more; }
@@ -392,6 +446,8 @@ class DiffusionTuning {
   std::unique_ptr<TuningData> data_, class_data_;
   std::unique_ptr<Trainer> trainer_;
   std::unordered_map<std::string, PromptEmbeds<float>> texts_;
+  std::vector<Index> held_out_, learnt_;  // of the pictures
+  double loss_before_ = 0, loss_after_ = 0;  // validation_loss()
   std::vector<double> losses_;
   std::vector<Tile> before_;  // pictures of the model as it was, where its own weights are trained
   Index seen_ = 0;      // pictures, each as often as it came

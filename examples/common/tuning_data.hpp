@@ -16,6 +16,7 @@ namespace tenon::examples {
 /// Where latents are kept from one run to the next, and the text of all that they depend on.
 struct LatentCache {
   std::string path, fingerprint;
+  bool quiet = false;  ///< nothing is said of latents that are taken from it
 };
 
 /// The latents of pictures, computed once, a caption of each to draw, and what SDXL is told of it.
@@ -79,7 +80,7 @@ class TuningData {
       return false;
     }
     for (std::size_t i = 0; i < sizes_.size(); ++i) posteriors_.emplace_back(Var<float>(file.load<float>(name(i))));
-    std::cerr << cache.path << ": latents of " << size() << " pictures are taken from it\n";
+    if (!cache.quiet) std::cerr << cache.path << ": latents of " << size() << " pictures are taken from it\n";
     return true;
   }
   void write(const LatentCache& cache) const {

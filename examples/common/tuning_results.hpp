@@ -31,26 +31,37 @@ inline Accuracy tuned_accuracy(const std::string& model, const ClipTuneOptions& 
   return evaluate(clip, tokenizer, set, set.line_art, set.split(true, true));
 }
 
+/// What a `Result` of each run is: Accuracy, or one number.
+template <class Result>
 struct TuningResults {
   std::string options;
-  std::map<std::string, std::vector<Accuracy>> accuracies;  // by label, one a seed
+  std::map<std::string, std::vector<Result>> runs;  // by label, one a seed
   std::map<std::string, Index> trained;
 
   /// Those of `file`, or none where there is no such file. Throws FileError when they are of other options.
-  static TuningResults resumed(const std::string& file, const std::string& options);
+  static TuningResults resumed(const std::string& file, const std::string& options) {
+    if (!detail::exists(file)) return {options, {}, {}};
+    auto before = nlohmann::json::parse(read_file(file, 64u << 20)).template get<TuningResults>();
+    check<FileError>(before.options == options, "resume", file, ": expected a run with the options '", options, "', found one with '", before.options, "'");
+    return before;
+  }
   /// Of the first `seeds` runs.
-  Spread spread(const std::string& label, Index seeds) const {
-    const auto& runs = accuracies.at(label);
-    return Spread(std::vector<Accuracy>(runs.begin(), runs.begin() + seeds));
+  Spread<Result> spread(const std::string& label, Index seeds) const {
+    const auto& all = runs.at(label);
+    return Spread<Result>(std::vector<Result>(all.begin(), all.begin() + seeds));
+  }
+  /// Steps that are done already, of runs of `steps` each.
+  Index steps_done(const std::string& label, Index seeds, Index steps) const {
+    const auto at = runs.find(label);
+    return at == runs.end() ? 0 : std::min(seeds, static_cast<Index>(at->second.size())) * steps;
+  }
+
+  friend void to_json(nlohmann::json& out, const TuningResults& r) { out = {{"options", r.options}, {"runs", r.runs}, {"trained", r.trained}}; }
+  friend void from_json(const nlohmann::json& in, TuningResults& r) {
+    in.at("options").get_to(r.options);
+    in.at("runs").get_to(r.runs);
+    in.at("trained").get_to(r.trained);
   }
 };
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TuningResults, options, accuracies, trained)
-
-inline TuningResults TuningResults::resumed(const std::string& file, const std::string& options) {
-  if (!detail::exists(file)) return {options, {}, {}};
-  auto before = nlohmann::json::parse(read_file(file, 64u << 20)).get<TuningResults>();
-  check<FileError>(before.options == options, "resume", file, ": expected a run with the options '", options, "', found one with '", before.options, "'");
-  return before;
-}
 
 }  // namespace tenon::examples

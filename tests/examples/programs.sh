@@ -38,7 +38,7 @@ printf 'not a picture' >"$work/junk.png"
 printf 'caf\351\n' >"$work/latin1.txt"
 head -c 10000000 /dev/zero | tr '\0' a >"$work/long.txt"
 
-for program in embed zero_shot search probe robustness finetune text_to_image ddpm gallery verify latency subspace intrinsic; do
+for program in embed zero_shot search probe robustness finetune text_to_image ddpm gallery verify latency subspace methods intrinsic; do
   good $program --help
   holds --threads
   holds --seed
@@ -286,6 +286,9 @@ bad 'found it for each of unet, text_encoder: load these' text_to_image --prompt
 good finetune $tune --steps 2 --method intrinsic --dimension 50 --out "$work/intrinsic.safetensors"
 good text_to_image --prompt "a square" --steps 2 --lora "$work/intrinsic.safetensors" --out "$work/d.png"
 grep -q 'an intrinsic vector for' "$work/err" || fail "text_to_image: takes no intrinsic vector"
+good finetune $tune --steps 2 --validation 0.4 --out "$work/held.safetensors" --json "$work/held.json"
+holds '1 pictures held out: loss [0-9.]* before, [0-9.]* after'
+grep -q '"validation_loss_after"' "$work/held.json" || fail "finetune --validation: no loss in the numbers"
 for method in bitfit full; do
   good finetune $tune --steps 2 --method $method --train both --out "$work/$method" --json "$work/$method.json"
   good text_to_image --model "$work/$method" --prompt "a square" --steps 2 --out "$work/d.png"
@@ -367,6 +370,14 @@ bad 'is of no use to' finetune $tune --keep 0.3
 bad 'is of no use to' finetune --style neon
 bad 'expected a multiple of 16' finetune $tune --resolution 60
 
+# pretrain
+good pretrain diffusion --vae-steps 2 --vae-batch 2 --steps 2 --batch 4 --views 1 --painted 0 --threads 1 --out "$work/pretrained"
+factor=$(sed -n 's/.*"scaling_factor": *\([0-9.e+-]*\).*/\1/p' "$work/pretrained/vae/config.json")
+awk "BEGIN { exit !($factor > 0.05 && $factor < 20) }" || fail "pretrain diffusion: a scaling_factor of $factor"
+good text_to_image --model "$work/pretrained" --prompt "a square" --steps 1 --out "$work/d.png"
+good pretrain clip --steps 2 --batch 8 --width 32 --layers 1 --threads 1 --out "$work/pretrained_clip"
+good embed --model "$work/pretrained_clip" --text "a square" --json
+
 # the papers' tables
 good latency --rounds 2 --threads 1 --out "$work/latency" --json "$work/latency.json"
 holds '32 x 24'
@@ -376,6 +387,16 @@ bad 'expected --model or --full-size' latency --model "$model" --full-size
 good subspace --steps 3 --batch 8 --small 2 --large 4 --threads 1 --out "$work/subspace" --json "$work/subspace.json"
 holds 'v_proj BA'
 bad 'expected at most --large' subspace --small 4 --large 2
+several="--model $root/examples/data/diffusion --data $work/mine --only full --only ia3 --steps 2 --batch 2 --threads 1 --out $work/methods"
+good methods $several --seeds 2
+holds 'IA3  *5376'
+cp "$work/out" "$work/methods.table"
+good methods $several --seeds 2 --resume
+cmp -s "$work/out" "$work/methods.table" || fail "methods --resume: another table"
+bad 'expected a run with the options' methods $several --resume --lr 1e-4
+bad 'is of no use to' methods $several --development
+good methods --only bitfit --steps 2 --batch 8 --seeds 1 --threads 1 --out "$work/methods"
+holds 'BitFit  *[1-9]'
 good intrinsic --steps 2 --seeds 1 --batch 8 --dimension 5 --dimension 20 --threads 1 --out "$work/intrinsic"
 holds 'upside down'
 good intrinsic --steps 2 --seeds 1 --batch 8 --dimension 5 --dimension 20 --threads 1 --out "$work/intrinsic" --resume

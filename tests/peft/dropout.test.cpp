@@ -1,4 +1,6 @@
-// LoRA's dropout: on the input of A, only inside a Training.
+// Dropout, only inside a Training: LoRA's on the input of A, on ranks and on the whole; LoHa's and LoKr's on outputs and on the whole.
+#include <array>
+
 #include <tenon/autograd/gradcheck.hpp>
 #include <tenon/nn/checkpoint.hpp>
 #include <tenon/peft/formats/peft.hpp>
@@ -112,6 +114,66 @@ TEST_CASE("dropout of ranks, others for each sample, and of a layer's whole adap
     CHECK(run().data()[0] == 111);
   }
   REQUIRE_THROWS_WITH(attach(*std::make_unique<Linear<double>>(1, 1), LoraConfig{.targets = {""}, .module_dropout = 1}, generator), contains("expected a dropout in [0, 1), got 1"));
+}
+
+namespace {
+
+/// Outputs that a delta of ones adds to a layer of 1 input and 4 outputs, over many steps of a Training; each picture or row the same.
+template <class Layer, class Config>
+std::vector<std::array<double, 4>> dropped_outputs(Layer& layer, const Config& config, const Var<double>& x) {
+  Generator generator(1);
+  layer.weight->set(Tensor<double>::full(layer.weight->shape(), 100));
+  detach_all(layer);
+  attach(layer, config, generator);
+  for (const auto& ref : patch_params(layer)) ref.weight->set(Tensor<double>::full(ref.weight->shape(), 1));
+  std::vector<std::array<double, 4>> out;
+  for (std::uint64_t step = 0; step < 60; ++step) {
+    const Training training(3, step);
+    const Tensor<double> y = layer(x).value();
+    for (Index i = 0; i < y.size(); ++i) CHECK(y.data()[i] == y.data()[i % 4]);
+    out.push_back({y.data()[0] - 100, y.data()[1] - 100, y.data()[2] - 100, y.data()[3] - 100});
+  }
+  const Tensor<double> y = layer(x).value();
+  CHECK(y == Tensor<double>::full(y.shape(), 101));
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("dropout of the outputs of a LoHa and a LoKr, and of the whole, with the scales of peft; through files") {
+  Scratch scratch("delta_dropout");
+  Linear<double> matrix(1, 4, false);
+  Conv2d<double> kernel(1, 4, 1, {.bias = false});
+  const Var<double> rows(Tensor<double>::full({3, 2, 1}, 1)), picture(Tensor<double>::full({3, 2, 2, 1}, 1));
+  const auto both = [&](const auto& config, auto&& check_each) {
+    for (const bool conv : {false, true}) {
+      const auto seen = conv ? dropped_outputs(kernel, config, picture) : dropped_outputs(matrix, config, rows);
+      CHECK(std::set<std::array<double, 4>>(seen.begin(), seen.end()).size() > 1);
+      for (const auto& outputs : seen) check_each(outputs);
+    }
+  };
+  const auto sum = [](const auto& outputs) { return outputs[0] + outputs[1] + outputs[2] + outputs[3]; };
+  const auto rescaled = [&](const auto& outputs) { CHECK((sum(outputs) == 0 || sum(outputs) == Approx(4))); };
+  const auto plain = [&](const auto& outputs) {
+    for (const double v : outputs) CHECK((v == 0 || v == 1));
+  };
+  const auto all_or_nothing = [&](const auto& outputs) { CHECK((sum(outputs) == 0 || sum(outputs) == 4)); };
+  both(LohaConfig{.rank = 1, .alpha = 1, .targets = {""}, .rank_dropout = 0.5}, rescaled);
+  both(LokrConfig{.rank = 1, .alpha = 1, .targets = {""}, .rank_dropout = 0.5}, plain);
+  both(LokrConfig{.rank = 1, .alpha = 1, .targets = {""}, .rank_dropout = 0.5, .rank_dropout_scale = true}, rescaled);
+  both(LohaConfig{.rank = 1, .alpha = 1, .targets = {""}, .module_dropout = 0.5}, all_or_nothing);
+  both(LokrConfig{.rank = 1, .alpha = 1, .targets = {""}, .module_dropout = 0.5}, all_or_nothing);
+
+  Generator generator(1);
+  REQUIRE_THROWS_WITH(attach(matrix, LohaConfig{.targets = {""}, .rank_dropout = 1}, generator, {.name = "other"}), contains("expected a dropout in [0, 1), got 1"));
+  Pair<double> model(0);
+  detach(model);
+  attach(model, LokrConfig{.rank = 1, .targets = {"linear"}, .rank_dropout = 0.25, .module_dropout = 0.125, .rank_dropout_scale = true}, generator);
+  save_adapter(model, scratch / "lokr");
+  detach(model);
+  attach(model, load_adapter(scratch / "lokr"));
+  const DeltaDropout& drops = dynamic_cast<Lokr<double>&>(*model.linear.patches.entries.at(0).patch).drops;
+  CHECK((drops.rows == 0.25 && drops.rescaled && drops.module == 0.125));
 }
 
 TEST_CASE("a layer's draws depend on seed, step and order alone") {

@@ -209,6 +209,33 @@ TEST_CASE("save_adapter writes what peft reads") {
   REQUIRE_THROWS_WITH(save_adapter(clip, scratch / "x", "styel"), contains("no adapter 'styel' is attached; attached: style"));
 }
 
+TEST_CASE("a rank in the configuration that the tensors contradict is an error") {
+  Scratch scratch("ranks");
+  Generator generator(1);
+  Mlp<float> block(4, 6, Activation::gelu);
+  block.initialize(generator);
+  const auto refuses = [&](const auto& config, const char* part) {
+    attach(block, config, generator);
+    save_adapter(block, scratch / "adapter");
+    detach(block);
+    CHECK(attach(block, load_adapter(scratch / "adapter")).sites.size() == 2);
+    detach(block);
+    for (const bool pattern : {false, true}) {
+      save_json(scratch / "adapter/adapter_config.json", edited(scratch / "adapter", [&](auto& c) {
+        c["r"] = pattern ? 2 : 3;
+        if (pattern) c["rank_pattern"] = {{"fc1", 3}};
+      }));
+      REQUIRE_THROWS_WITH(attach(block, load_adapter(scratch / "adapter")), contains(std::string("fc1.") + part) && contains("expected rank 3") &&
+                                                                                contains("adapter_config.json say, found 2"));
+      CHECK(adapter_names(block).empty());
+    }
+  };
+  refuses(LoraConfig{.rank = 2, .targets = {"fc1", "fc2"}}, "lora_A.weight");
+  refuses(DoraConfig{.rank = 2, .targets = {"fc1", "fc2"}}, "lora_A.weight");
+  refuses(LohaConfig{.rank = 2, .targets = {"fc1", "fc2"}}, "hada_w1_b");
+  refuses(LokrConfig{.rank = 2, .targets = {"fc1", "fc2"}, .factor = 1}, "lokr_w2_b");
+}
+
 TEST_CASE("feedforward_modules are any ends of the paths, inside a name too, as in peft") {
   Scratch scratch("feedforward");
   Generator generator(1);
@@ -329,7 +356,6 @@ TEST_CASE("adapter files that tenon would misread are refused") {
   REQUIRE_THROWS_WITH(load([](auto& c) { c["use_dora"] = true; }), contains("lora_magnitude_vector, which use_dora promises"));
   REQUIRE_THROWS_WITH(load([](auto& c) { c["fan_in_fan_out"] = true; }), contains("fan_in_fan_out is not supported yet"));
   REQUIRE_THROWS_WITH(load([](auto& c) { c["init_lora_weights"] = "pissa_niter_4"; }), contains("init_lora_weights pissa is not supported yet"));
-  REQUIRE_THROWS_WITH(load([](auto& c) { c["bias"] = "all"; }), contains("bias all is not supported"));
   REQUIRE_THROWS_WITH(load([](auto& c) { c["modules_to_save"] = {"text_projection"}; }), contains("modules_to_save"));
   REQUIRE_THROWS_WITH(load([](auto& c) { c["peft_type"] = "VERA"; }), contains("found VERA"));
   REQUIRE_THROWS_WITH(load([](auto& c) { c["alpha_pattern"] = {{"(", 2}}; }), contains("expected a regular expression, found '('"));

@@ -2,14 +2,14 @@
 #include <tenon/autograd/backward.hpp>
 #include <tenon/io/checkpoint.hpp>
 #include <tenon/ops/reduce.hpp>
-#include <tenon/peft/formats/peft.hpp>
+#include <tenon/peft/skeleton.hpp>
 
 #include "../io/scratch.hpp"
 #include "catch.hpp"
 #include "golden.hpp"
 
 using namespace tenon;
-using golden::error;
+using golden::error, golden::numbers;
 
 namespace {
 
@@ -92,7 +92,7 @@ void check_same_tensors(const AdapterFile& written, const AdapterFile& read) {
 
 TEST_CASE("peft's methods: outputs, gradients, merged weights, and files back") {
   for (const std::string name :
-       {"ia3", "dora", "dora_rslora", "dora_table", "dora_bias", "loha", "loha_effective", "lokr", "lokr_both", "lokr_full", "lora_bias", "bias_only"}) {
+       {"ia3", "dora", "dora_rslora", "dora_table", "dora_bias", "loha", "loha_effective", "lokr", "lokr_both", "lokr_full", "lora_bias", "bias_only", "bias_all"}) {
     INFO(name);
     const std::string folder = "peft_methods/" + name;
     Layers<float> model;
@@ -101,6 +101,44 @@ TEST_CASE("peft's methods: outputs, gradients, merged weights, and files back") 
     save_adapter(model, scratch / "adapter");
     check_same_tensors(load_adapter(scratch / "adapter"), load_adapter(golden::path(folder)));
   }
+}
+
+TEST_CASE("bias all: the biases of all layers are trained, and disabling gives the base's back") {
+  Layers<float> model;
+  Generator generator(1);
+  std::vector<Tensor<float>> before;
+  for (const auto& [layer, y] : model.outputs()) before.push_back(y.value());
+  attach(model, LoraConfig{.rank = 2, .targets = {"linear"}, .bias = LoraConfig::Bias::all}, generator);
+  std::set<std::string> names;
+  for (const auto& ref : patch_params(model)) names.insert(ref.path);
+  CHECK(names == std::set<std::string>{"linear.lora_A.weight", "linear.lora_B.weight", "linear.base_layer.bias", "conv.bias", "point.bias", "grouped.bias", "norm.bias", "group.bias"});
+  const auto same = [&] {
+    Index count = 0;
+    const auto now = model.outputs();
+    for (std::size_t i = 0; i < now.size(); ++i) count += now[i].second.value() == before[i] ? 1 : 0;
+    return count;
+  };
+  CHECK(same() == 8);
+  for (const auto& ref : patch_params(model)) ref.weight->set(numbers<float>(ref.weight->shape(), generator, 0.5));
+  CHECK(same() == 2);  // bare has no bias, nor has the table
+  disable(model, "default");
+  CHECK(same() == 8);
+  enable(model, "default");
+  Scratch scratch("bias_all");
+  save_adapter(model, scratch / "adapter");
+  CHECK(load_adapter(scratch / "adapter").config->get<std::string>("bias") == "all");
+  Layers<float> other;
+  CHECK(attach(other, load_adapter(scratch / "adapter")).unused.empty());
+  const auto expected = model.outputs(), found = other.outputs();
+  for (std::size_t i = 0; i < expected.size(); ++i) CHECK(found[i].second.value() == expected[i].second.value());
+  REQUIRE_THROWS_WITH(save_kohya(model, scratch / "a.safetensors"), contains("has no place for"));
+
+  const AdapterFile file = load_adapter(scratch / "adapter");  // without the model
+  Skeleton<float> skeleton;
+  add_layers(skeleton, file);
+  CHECK(attach(skeleton, file).unused.empty());
+  save_adapter(skeleton, scratch / "again");
+  check_same_tensors(load_adapter(scratch / "again"), file);
 }
 
 TEST_CASE("adapters on one layer act in the order of attaching, as peft's do in that of set_adapter") {

@@ -213,6 +213,14 @@ AttachReport attach(M& model, const Config& config, Generator& generator, const 
       check<NameError>(std::any_of(all.begin(), all.end(), [&](const auto& site) { return target_matches(name, site.path); }), "attach", "'", name,
                        "' of feedforward matches no layer of the model; nearest: ", nearest_names(name, detail::endings_of(all, name)));
   }
+  if constexpr (requires { config.bias; })
+    if (config.bias == decltype(config.bias)::all) {
+      std::set<std::string> taken;
+      for (const auto& placement : placements) taken.insert(placement.site.path);
+      for (const auto& site : sites(model))
+        if (taken.contains(site.path)) continue;
+        else if (auto delta = bias_delta(site)) placements.push_back({site, {std::move(delta), nullptr}});
+    }
   return detail::place(std::move(placements), options);
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include <tenon/ops/matmul.hpp>
+#include <tenon/ops/random.hpp>
 #include <tenon/peft/attach.hpp>
 
 namespace tenon::inline TENON_ABI {
@@ -71,12 +72,24 @@ std::pair<Index, double> rank_and_alpha(std::string_view what, const Config& con
   check(std::isfinite(alpha), what, "expected a finite alpha, got ", alpha, " for ", path);
   return {rank, alpha};
 }
+/// Throws Error for a share outside [0, 1).
+inline void check_dropout(std::string_view what, std::initializer_list<double> shares) {
+  for (const double share : shares) check(0 <= share && share < 1, what, "expected a dropout in [0, 1), got ", share);
+}
 }  // namespace detail
+
+/// What a Training drops of a weight delta, as peft's LoHa and LoKr do.
+struct DeltaDropout {
+  double rows = 0;       ///< the share of its rows, one draw for the whole batch (peft's rank_dropout)
+  bool rescaled = true;  ///< the rows that are kept are multiplied by all / kept
+  double module = 0;     ///< the share of the steps in which it is left out
+};
 
 /// y += e x delta^T for a delta of the weight's shape that is made anew from few parameters in each forward.
 template <class T>
 struct WeightDelta : OutputPatch<T> {
   TunedLayer<T> layer;
+  DeltaDropout drops{};
 
   explicit WeightDelta(const TunedLayer<T>& tuned) : layer(tuned) { layer.unmerged.reset(); }
   /// The delta in the weight's shape, the method's own scale in it.
@@ -85,12 +98,27 @@ struct WeightDelta : OutputPatch<T> {
   bool has_after() const override { return true; }
   Var<T> after(const Var<T>& x, const Var<T>& y, T scale) const override {
     const Var<T> d = delta();
-    return y + layer.product(x, Weight<T>(scale == T(1) ? d : d * static_cast<double>(scale)));
+    return y + dropped(layer.product(x, Weight<T>(scale == T(1) ? d : d * static_cast<double>(scale))));
   }
   bool can_merge() const override { return true; }
   std::optional<Tensor<T>> merged(const Tensor<T>& weight, T scale) const override {
     const NoGrad none;
     return (Var<T>(weight) + delta() * static_cast<double>(scale)).value();
+  }
+
+ protected:
+  /// What is added to the output [..., out], with what a Training drops of it.
+  Var<T> dropped(Var<T> change) const {
+    if (!is_training()) return change;
+    if (drops.rows > 0) {
+      Tensor<T> rows = dropout(Var<T>(Tensor<T>::full(Shape{layer.out()}, T(1))), drops.rows).value();
+      const Index kept = std::count_if(rows.begin(), rows.end(), [](T row) { return row != T(0); });
+      const T factor = drops.rescaled && kept > 0 ? static_cast<T>(rows.size()) / static_cast<T>(kept) : T(1);
+      for (T& row : rows) row = row != T(0) ? factor : T(0);
+      change = change * Var<T>(std::move(rows));
+    }
+    if (drops.module > 0) change = change * (dropout(Var<T>(Tensor<T>::full(Shape{1}, T(1))), drops.module) * (1 - drops.module));  // 0 or 1
+    return change;
   }
 };
 

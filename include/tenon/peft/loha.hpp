@@ -14,6 +14,8 @@ struct LohaConfig {
   /// As in LoraConfig.
   std::vector<std::pair<std::string, Index>> rank_pattern{};
   std::vector<std::pair<std::string, double>> alpha_pattern{};
+  /// The shares of outputs, and of the steps, in which a Training leaves the delta out; what is kept of the outputs is scaled up.
+  double rank_dropout = 0, module_dropout = 0;
 };
 
 template <class T>
@@ -63,7 +65,9 @@ NewPatch<T> make_patch(const LohaConfig& config, const SiteRef<T>& site, Generat
   const auto layer = tuned_layer(site);
   if (!layer) return {};
   const auto [rank, alpha] = detail::rank_and_alpha("LohaConfig", config, site.path);
+  detail::check_dropout("LohaConfig", {config.rank_dropout, config.module_dropout});
   auto patch = std::make_unique<Loha<T>>(*layer, rank, config.effective_conv, alpha);
+  patch->drops = {config.rank_dropout, true, config.module_dropout};
   patch->initialize(generator);
   return {std::move(patch), nullptr};
 }

@@ -18,6 +18,9 @@ struct LokrConfig {
   /// As in LoraConfig.
   std::vector<std::pair<std::string, Index>> rank_pattern{};
   std::vector<std::pair<std::string, double>> alpha_pattern{};
+  /// As in LohaConfig, but that what is kept is scaled up only with rank_dropout_scale, as in peft.
+  double rank_dropout = 0, module_dropout = 0;
+  bool rank_dropout_scale = false;
 };
 
 /// An extent as two divisors, the smaller first: near its square root, or `factor` where that divides.
@@ -95,7 +98,7 @@ struct Lokr final : WeightDelta<T> {
     const Var<T> a = left() * static_cast<double>(scale() * entry_scale), b = right();
     const Index tokens = x.size() / std::max<Index>(1, x.extent(-1));
     const Var<T> inner = linear(reshape(x, Shape{tokens, a.extent(1), b.extent(1)}), Weight<T>(b));  // [tokens, M, K]
-    return y + reshape(matmul(a, inner), y.shape());
+    return y + this->dropped(reshape(matmul(a, inner), y.shape()));
   }
 };
 
@@ -111,7 +114,9 @@ NewPatch<T> make_patch(const LokrConfig& config, const SiteRef<T>& site, Generat
   const auto layer = tuned_layer(site);
   if (!layer) return {};
   const auto [rank, alpha] = detail::rank_and_alpha("LokrConfig", config, site.path);
+  detail::check_dropout("LokrConfig", {config.rank_dropout, config.module_dropout});
   auto patch = std::make_unique<Lokr<T>>(*layer, config, rank, alpha);
+  patch->drops = {config.rank_dropout, config.rank_dropout_scale, config.module_dropout};
   patch->initialize(generator);
   return {std::move(patch), nullptr};
 }

@@ -10,8 +10,8 @@
 #include <tenon/ops/gather.hpp>
 #include <tenon/ops/random.hpp>
 #include <tenon/ops/linear.hpp>
+#include <tenon/peft/bias_delta.hpp>
 #include <tenon/peft/layer.hpp>
-#include <tenon/peft/merge.hpp>
 
 namespace tenon::inline TENON_ABI {
 
@@ -33,8 +33,9 @@ struct LoraConfig {
   std::vector<std::pair<std::string, Index>> rank_pattern{};
   std::vector<std::pair<std::string, double>> alpha_pattern{};
   /// own: B has a bias, which begins at zero (peft's lora_bias). layer: the layer's bias is trained (peft's "lora_only"); here
-  /// as a delta of the patch, so that disabling gives the base back, where peft writes the base's bias.
-  enum class Bias { none, own, layer } bias = Bias::none;
+  /// as a delta of the patch, so that disabling gives the base back, where peft writes the base's bias. all: so are the biases of
+  /// all other layers of the model, of norms too (see BiasDelta).
+  enum class Bias { none, own, layer, all } bias = Bias::none;
 };
 
 namespace detail {
@@ -235,8 +236,7 @@ bool fits_by_default(const LoraConfig&, const SiteRef<T>&) {
 /// The patch of one site, initialised, or none where LoRA does not fit.
 template <class T>
 NewPatch<T> make_patch(const LoraConfig& config, const SiteRef<T>& site, Generator& generator) {
-  for (const double share : {config.dropout, config.rank_dropout, config.module_dropout})
-    check(0 <= share && share < 1, "LoraConfig", "expected a dropout in [0, 1), got ", share);
+  detail::check_dropout("LoraConfig", {config.dropout, config.rank_dropout, config.module_dropout});
   const auto ours = detail::rank_and_alpha("LoraConfig", config, site.path);
   const Index rank = ours.first;
   const double alpha = ours.second;
@@ -264,7 +264,7 @@ NewPatch<T> make_patch(const LoraConfig& config, const SiteRef<T>& site, Generat
   if (config.bias == LoraConfig::Bias::own && !table) lora->bias = Param<T>(Shape{lora->b->shape()[0]});
   lora->base_bias = detail::bias_of(site);
   lora->first_bias = detail::unmerged_bias(site);
-  if (config.bias == LoraConfig::Bias::layer && lora->base_bias != nullptr) {
+  if ((config.bias == LoraConfig::Bias::layer || config.bias == LoraConfig::Bias::all) && lora->base_bias != nullptr) {
     if (!lora->first_bias) lora->first_bias = lora->base_bias->values();  // throws
     lora->layer_bias = Param<T>(Tensor<T>(*lora->first_bias));
   }

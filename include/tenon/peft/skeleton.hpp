@@ -61,9 +61,12 @@ inline std::vector<std::string> candidate_layers(const AdapterFile& file) {
   std::set<std::string> out;
   for (const auto& [name, tensor] : file.tensors) {
     if (file.format == AdapterFile::Format::peft) {
-      for (const std::string_view part : peft_parts)
-        for (const std::string& ending : {join_text(".", part), join_text(".", part, ".weight")})
-          if (name.ends_with(ending)) out.insert(name.substr(0, name.size() - ending.size()));
+      for (const std::string_view part : peft_parts) {
+        const std::string_view bare = name.ends_with(".weight") && !part.ends_with(".weight") ? std::string_view(name).substr(0, name.size() - 7) : std::string_view(name);
+        if (!bare.ends_with(part) || bare.size() <= part.size() || bare[bare.size() - part.size() - 1] != '.') continue;
+        out.emplace(bare.substr(0, bare.size() - part.size() - 1));
+        break;
+      }
       continue;
     }
     const std::string_view part = part_of(name);
@@ -117,6 +120,11 @@ std::unique_ptr<typename Skeleton<T>::Layer> layer_for(const AdapterFile& file, 
   }
   if (const auto diff = shape("diff"); diff && (diff->rank() == 2 || diff->rank() == 4)) return of_weight(*diff);
   if (const auto norm = shape("w_norm"); norm && norm->rank() == 1) return std::make_unique<Layer>(LayerNorm<T>((*norm)[0]));
+  if (const auto bias = shape("bias"); bias && bias->rank() == 1) {  // whatever layer has it
+    LayerNorm<T> norm((*bias)[0]);
+    norm.bias = Param<T>(Tensor<T>(*bias));
+    return std::make_unique<Layer>(std::move(norm));
+  }
   if (const auto ia3 = shape("ia3_l"); matrix(ia3)) return of_weight({(*ia3)[0], (*ia3)[1]});
   if (const auto down = shape("adapter_down.0.weight"); matrix(down)) return of_weight({(*down)[1], 1});
   return nullptr;

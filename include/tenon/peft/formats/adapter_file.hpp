@@ -6,7 +6,7 @@
 
 #include <tenon/io/json.hpp>
 #include <tenon/io/safetensors.hpp>
-#include <tenon/peft/attach.hpp>
+#include <tenon/peft/layer.hpp>
 
 namespace tenon::inline TENON_ABI {
 
@@ -46,9 +46,10 @@ struct LayerTensors {
   std::string module;  ///< what the file calls the layer
   std::map<std::string, std::string, std::less<>> names;  ///< the file's name for each of peft's parts, as lora_A.weight
   std::optional<double> alpha;  ///< the rank when absent
-  std::optional<Index> rank;    ///< where the tensors do not say
+  std::optional<Index> rank;    ///< as the configuration says, where there is one
   bool rslora = false;
   double dropout = 0;
+  DeltaDropout drops{};
   bool feedforward = false;
   Activation activation = Activation::relu;
   Index factor = -1;

@@ -33,11 +33,18 @@ std::optional<Tensor<T>> reading_own_group(const Tensor<T>& a, Index groups) {
   if (!(reading_every_input(out, groups) == a)) return std::nullopt;
   return out;
 }
-/// The rank that a part tells, its extent on `axis`. Throws FileError unless the tensor has at least two axes.
+/// Throws FileError where the configuration says another rank than the tensor `name` has.
+inline void check_rank(const AdapterFile& file, const LayerTensors& layer, const std::string& name, Index rank) {
+  check<FileError>(!layer.rank || *layer.rank == rank, "load_adapter", file.path, ": ", name, ": expected rank ", layer.rank.value_or(0), ", as r and rank_pattern of ",
+                   file.config ? file.config->file() : std::string(), " say, found ", rank);
+}
+/// The rank that a part tells, its extent on `axis`. Throws FileError unless the tensor has at least two axes, and where the
+/// configuration says another rank.
 inline Index rank_in(const AdapterFile& file, const LayerTensors& layer, std::string_view part, Index axis) {
   const RawTensor& raw = *tensor_of(file, layer, part);
   check<FileError>(raw.shape.rank() >= 2 && raw.shape.size() > 0, "load_adapter", file.path, ": ", layer.names.find(part)->second,
                    ": expected a matrix, found shape ", raw.shape);
+  check_rank(file, layer, layer.names.find(part)->second, raw.shape[axis]);
   return raw.shape[axis];
 }
 
@@ -92,6 +99,7 @@ template <class T>
 NewPatch<T> loha_from_file(const AdapterFile& file, const SiteRef<T>& site, const LayerTensors& layer, std::set<std::string>& used) {
   const Index rank = rank_in(file, layer, "hada_w1_b", 0);
   auto patch = std::make_unique<Loha<T>>(*tuned_layer(site), rank, layer.names.contains("hada_t1"), layer.alpha.value_or(static_cast<double>(rank)));
+  patch->drops = layer.drops;
   fill(*patch, file, layer, used);
   return {std::move(patch), nullptr};
 }
@@ -125,9 +133,11 @@ NewPatch<T> lokr_from_file(const AdapterFile& file, const SiteRef<T>& site, cons
   const Index columns = site.weight->size() / std::max<Index>(1, w[0]), channels = w[1];
   if (l * k != w[0] || m * n != columns || m == 0 || channels % m != 0) wrong(join_text("found ", l, " x ", m, " and ", k, " x ", n));
   const std::optional<Index> told = patch->w2_b ? std::optional(extent(patch->w2_b, 0)) : patch->w1_b ? std::optional(extent(patch->w1_b, 0)) : layer.rank;
+  if (told) check_rank(file, layer, layer.names.contains("lokr_w2_b") ? layer.names.at("lokr_w2_b") : layer.names.begin()->second, *told);
   patch->rank = told.value_or(1);
   patch->alpha = told ? layer.alpha.value_or(static_cast<double>(*told)) : 1;  // LyCORIS: two full factors have scale 1
   patch->factor = layer.factor;
+  patch->drops = layer.drops;
   fill(*patch, file, layer, used);
   return {std::move(patch), nullptr};
 }
@@ -169,6 +179,9 @@ NewPatch<T> patch_from_file(const AdapterFile& file, const SiteRef<T>& site, con
     made.output = std::make_unique<FullDelta<T>>(*tuned, has("diff_b"));
   } else if (has("w_norm")) {
     made.output = norm_delta(site);
+    fits(made.output != nullptr);
+  } else if (has("bias")) {
+    made.output = bias_delta(site);
     fits(made.output != nullptr);
   } else if (has("prefix_keys")) {
     fits(site.key_values != nullptr && has("prefix_gate"));

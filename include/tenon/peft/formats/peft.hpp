@@ -20,7 +20,7 @@ inline constexpr std::string_view peft_parts[] = {
     "lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "base_layer.bias",
     "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2", "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a",
     "lokr_w2_b", "lokr_t2", "ia3_l", "adapter_down.0.weight", "adapter_down.0.bias", "adapter_up.weight", "adapter_up.bias", "prefix_keys",
-    "prefix_values", "prefix_gate"};
+    "prefix_values", "prefix_gate", "bias"};  // the last is of layers without other parts, and the end of some of those
 
 /// Which tensors of a peft directory belong to which site.
 TENON_IN_BODY LayerMap peft_layers(const AdapterFile& file, const std::vector<std::string>& sites);

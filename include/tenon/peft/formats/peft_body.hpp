@@ -23,7 +23,6 @@ TENON_ON_CALL void check_supported(const Json& config) {
   for (const char* variant : {"use_bdlora", "kasa_config", "monteclora_config", "arrow_config"}) refuse(variant, config.contains(variant) && config.at(variant).is_object());
   for (const char* part : {"modules_to_save", "layer_replication", "target_parameters", "trainable_token_indices", "alora_invocation_tokens"})
     refuse(part, !config.is_null(part) && config.at(part).size() > 0);
-  refuse("bias all", config.get<std::string>("bias", "none") == "all");  // those of other layers too
   // An adapter that was trained on what these take off the base; peft's own conversion writes init_lora_weights true.
   for (const char* init : {"pissa", "olora", "corda", "loftq", "lora_ga"})
     if (config.contains("init_lora_weights") && config.at("init_lora_weights").is_string())
@@ -53,6 +52,7 @@ TENON_IN_BODY LayerMap peft_layers(const AdapterFile& file, const std::vector<st
       const std::string module(bare.substr(0, bare == part ? 0 : bare.size() - part.size() - 1));
       modules[module].names.emplace(part, name);
       names.insert(module);
+      break;
     }
   const Root root = find_root(file.path, names, sites);
   const Json& config = *file.config;
@@ -71,6 +71,8 @@ TENON_IN_BODY LayerMap peft_layers(const AdapterFile& file, const std::vector<st
                      "load_adapter", file.path, ": missing ", module, ".lora_magnitude_vector, which use_dora promises");
     layer.rslora = config.get<bool>("use_rslora", false);
     layer.dropout = lora ? config.get<double>("lora_dropout", 0.0) : 0.0;
+    layer.drops = {config.get<double>("rank_dropout", 0.0), file.peft_type == "LOHA" || config.get<bool>("rank_dropout_scale", false), config.get<double>("module_dropout", 0.0)};
+    check_dropout(join_text("load_adapter: ", config.file()), {layer.drops.rows, layer.drops.module});
     layer.feedforward = file.peft_type == "IA3" && is_feedforward(config, module);
     layer.factor = config.get<Index>("decompose_factor", -1);
     layer.activation = kernels::activation_from_name(config.get<std::string>("non_linearity", "relu"));
@@ -109,7 +111,13 @@ void save_adapter(const std::vector<SiteRef<T>>& all_sites, const std::string& d
           ", and the format holds one");
     config[key] = value;
   };
+  bool every_bias = false;
+  for_each_named(all_sites, "save_adapter", name, [&](const auto&, auto& entry) { every_bias = every_bias || entry.patch->kind() == "bias"; });
   for_each_named(all_sites, "save_adapter", name, [&](const auto& site, auto& entry) {
+    if (const auto* delta = dynamic_cast<const BiasDelta<T>*>(static_cast<Patch<T>*>(entry.patch.get()))) {
+      tensors.push_back({join_text(peft_prefix, site.path.substr(dropped), ".bias"), raw(delta->bias->value())});
+      return;
+    }
     check(kind.empty() || kind == entry.patch->kind(), "save_adapter", "adapter '", name, "' mixes ", kind, " and ", entry.patch->kind());
     kind = entry.patch->kind();
     const std::string path = site.path.substr(dropped);
@@ -142,7 +150,7 @@ void save_adapter(const std::vector<SiteRef<T>>& all_sites, const std::string& d
       one_value("use_rslora", layer.rslora);
       one_value("lora_dropout", layer.dropout);
       one_value("lora_bias", lora != nullptr && static_cast<bool>(lora->bias));
-      if (bias_of(site) != nullptr) one_value("bias", lora != nullptr && lora->layer_bias ? "lora_only" : "none");
+      if (bias_of(site) != nullptr) one_value("bias", lora != nullptr && lora->layer_bias ? every_bias ? "all" : "lora_only" : "none");
     }
     if (const auto* loha = dynamic_cast<const Loha<T>*>(patch); loha != nullptr && loha->layer.is_conv() && loha->layer.shape()[2] * loha->layer.shape()[3] > 1)
       one_value("use_effective_conv2d", static_cast<bool>(loha->t1));
@@ -150,6 +158,12 @@ void save_adapter(const std::vector<SiteRef<T>>& all_sites, const std::string& d
       one_value("decompose_factor", lokr->factor);
       if (lokr->w2_a && lokr->layer.is_conv() && lokr->layer.shape()[2] * lokr->layer.shape()[3] > 1) one_value("use_effective_conv2d", static_cast<bool>(lokr->t2));
       if (lokr->w1_a) config["decompose_both"] = true;
+      one_value("rank_dropout_scale", lokr->drops.rescaled);
+    }
+    if (kind == "loha" || kind == "lokr") {
+      const DeltaDropout& drops = static_cast<const WeightDelta<T>*>(patch)->drops;
+      one_value("rank_dropout", drops.rows);
+      one_value("module_dropout", drops.module);
     }
     ++rank_votes[layer.rank];
     ++alpha_votes[layer.alpha];
@@ -169,8 +183,8 @@ void save_adapter(const std::vector<SiteRef<T>>& all_sites, const std::string& d
     if (low_rank)
       config.update({{"fan_in_fan_out", false}, {"init_lora_weights", true}, {"use_dora", kind == "dora"}});
     else
-      config.update({{"init_weights", true}, {"rank_dropout", 0.0}, {"module_dropout", 0.0}});
-    if (low_rank && !config.contains("bias")) config["bias"] = "none";
+      config["init_weights"] = true;
+    if (low_rank && !config.contains("bias")) config["bias"] = every_bias ? "all" : "none";
     config["rank_pattern"] = nlohmann::json::object();
     config["alpha_pattern"] = nlohmann::json::object();
     for (const auto& layer : layers) {
