@@ -1,8 +1,10 @@
-// benchmarks/run peft: what a LoRA on q, k, v and out costs in a CLIP ViT-B/32 (random weights), unmerged and merged; a
-// different adapter for each row of a batch; swapping one for another from disk; and a training step of models loaded from files.
+// benchmarks/run peft: what a LoRA on q, k, v and out costs in a CLIP ViT-B/32 (random weights), unmerged and merged, and in
+// Stable Diffusion 1.5's U-Net; a different adapter for each row of a batch; swapping one for another from disk; and a training
+// step of models loaded from files.
 //
-// What is compared runs interleaved in one process; the ratio is that of medians. A second tower like the first says how far
-// such a ratio is from 1 by itself. Correctness in the same run: the merged and the unmerged features differ by rounding only.
+// What is compared runs interleaved in one process; a ratio is the median over the rounds of the ratio within a round, which a
+// clock that moves leaves alone. A second tower like the first says how far such a ratio is from 1 by itself. Correctness in the
+// same run: the merged and the unmerged features differ by rounding only.
 // Takes 4 GB of disk.
 #include <algorithm>
 #include <cmath>
@@ -32,9 +34,18 @@ using namespace tenon;
 struct Timed {
   std::string name;
   std::vector<double> seconds;
-  double median() {
-    std::sort(seconds.begin(), seconds.end());
-    return seconds[seconds.size() / 2];
+  double median() const { return middle(seconds); }
+  /// The median of the rounds' ratios to `base`.
+  double ratio_to(const Timed& base) const {
+    std::vector<double> ratios(seconds);
+    for (std::size_t i = 0; i < ratios.size(); ++i) ratios[i] /= base.seconds[i];
+    return middle(std::move(ratios));
+  }
+
+ private:
+  static double middle(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    return values[values.size() / 2];
   }
 };
 
@@ -75,10 +86,10 @@ void by_row(ClipVision<float>& tower, Generator& generator, nlohmann::json& rows
     run(apart);
     if (round == 0) one.seconds.clear(), apart.seconds.clear();
   }
-  std::printf("batch of 32, r = 8: one adapter %.1f ms, 32 adapters %.1f ms, ratio %.3f\n", 1e3 * one.median(), 1e3 * apart.median(), apart.median() / one.median());
+  std::printf("batch of 32, r = 8: one adapter %.1f ms, 32 adapters %.1f ms, ratio %.3f\n", 1e3 * one.median(), 1e3 * apart.median(), apart.ratio_to(one));
   for (Timed* timed : {&one, &apart})
     rows.push_back({{"name", "clip_b32_image_b32_adapters_" + timed->name}, {"shape", {batch, 224, 224, 3}}, {"dtype", "f32"}, {"impl", "tenon"},
-                    {"seconds", timed->median()}, {"ratio_to_base", timed->median() / one.median()}});
+                    {"seconds", timed->median()}, {"ratio_to_base", timed->ratio_to(one)}});
   detach(tower);
 }
 
@@ -137,7 +148,7 @@ void overhead(nlohmann::json& rows) {
     Tensor<float> pictures({batch, 224, 224, 3});
     fill_normal(pictures.span(), 0.0f, 1.0f, generator);
     const Var<float> x(std::move(pictures));
-    const int rounds = batch == 1 ? 60 : batch == 8 ? 24 : 12;
+    const int rounds = batch == 1 ? 200 : batch == 8 ? 40 : 15;
     for (int round = -2; round < rounds; ++round)  // two to warm up
       for (int i = 0; i < 4; ++i) {
         Way& way = ways[(round + 4 + i) % 4];
@@ -146,15 +157,50 @@ void overhead(nlohmann::json& rows) {
         if (round >= 0) way.timed.seconds.push_back(tenon_benchmark::seconds_now() - start);
       }
     const double error = difference(ways[2].out, ways[1].out);
-    const double b = ways[0].timed.median(), u = ways[1].timed.median(), m = ways[2].timed.median(), again = ways[3].timed.median();
-    std::printf("%-6lld %12.2f %12.2f %9.3f %12.2f %9.3f %12.2f %9.3f %12.1e\n", static_cast<long long>(batch), 1e3 * b, 1e3 * u, u / b, 1e3 * m, m / b,
-                1e3 * again, again / b, error);
+    std::printf("%-6lld %12.2f", static_cast<long long>(batch), 1e3 * ways[0].timed.median());
+    for (int i = 1; i < 4; ++i) std::printf(" %12.2f %9.3f", 1e3 * ways[i].timed.median(), ways[i].timed.ratio_to(ways[0].timed));
+    std::printf(" %12.1e\n", error);
     for (Way& way : ways) {
       rows.push_back({{"name", "clip_b32_image_b" + std::to_string(batch) + "_lora_" + way.timed.name}, {"shape", {batch, 224, 224, 3}}, {"dtype", "f32"},
-                      {"impl", "tenon"}, {"seconds", way.timed.median()}, {"ratio_to_base", way.timed.median() / b}, {"max_rel_err", error}});
-      way.timed.seconds.clear();
+                      {"impl", "tenon"}, {"seconds", way.timed.median()}, {"ratio_to_base", way.timed.ratio_to(ways[0].timed)}, {"max_rel_err", error}});
     }
+    for (Way& way : ways) way.timed.seconds.clear();
   }
+}
+
+/// Stable Diffusion 1.5's U-Net, a sample and its unconditional twin of 64 x 64 latents: one model, its LoRA of r = 16 on q, k, v and
+/// out of every attention enabled and disabled in turn.
+void unet_overhead(const std::string& folder, nlohmann::json& rows) {
+  Generator generator(0);
+  Unet2d<float> unet = load_unet<float>(folder + "/unet");
+  freeze(unet);
+  attach(unet, LoraConfig{.rank = 16, .alpha = 16, .targets = {"to_q", "to_k", "to_v", "to_out.0"}}, generator);
+  for (const auto& ref : patch_params(unet))
+    ref.weight->update([&](Tensor<float>& value) { fill_normal(value.span(), 0.0f, 0.02f, generator); });
+  const auto random = [&](const Shape& shape) {
+    Tensor<float> out(shape);
+    fill_normal(out.span(), 0.0f, 1.0f, generator);
+    return Var<float>(std::move(out));
+  };
+  const Var<float> latents = random({2, 64, 64, 4}), states = random({2, 77, 768});
+  const auto time = Tensor<float>::full({2}, 500.0f);
+  Timed ways[] = {{"base", {}}, {"unmerged", {}}, {"base_again", {}}};
+  for (int round = -1; round < 7; ++round)  // one to warm up
+    for (int i = 0; i < 3; ++i) {
+      const int way = (round + 1 + i) % 3;
+      if (way == 1)
+        enable(unet, "*");
+      else
+        disable(unet, "*");
+      const double start = tenon_benchmark::seconds_now();
+      unet(latents, time, {.states = states});
+      if (round >= 0) ways[way].seconds.push_back(tenon_benchmark::seconds_now() - start);
+    }
+  std::printf("SD 1.5 U-Net, batch 2, 64 x 64, LoRA r = 16 on q, k, v, out: base %.2f s, unmerged %.2f s, ratio %.3f, base again %.3f\n",
+              ways[0].median(), ways[1].median(), ways[1].ratio_to(ways[0]), ways[2].ratio_to(ways[0]));
+  for (const Timed& way : ways)
+    rows.push_back({{"name", "sd15_unet_lora_" + way.name}, {"shape", {2, 64, 64, 4}}, {"dtype", "f32"}, {"impl", "tenon"},
+                    {"seconds", way.median()}, {"ratio_to_base", way.ratio_to(ways[0])}});
 }
 
 /// How a training step holds the frozen weights, and what backward needs.
@@ -240,6 +286,8 @@ int main(int argc, char** argv) {
       clip_step(folder.path, precision, rows);
       unet_step(folder.path, precision, rows);
     }
+    const NoGrad no_grad;
+    unet_overhead(folder.path, rows);
   }
   const NoGrad no_grad;
   overhead(rows);

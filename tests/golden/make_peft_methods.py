@@ -109,6 +109,7 @@ def methods():
     method("dora_table", LoraConfig(r=3, lora_alpha=5, use_dora=True, target_modules=["table", "point"]), 12)
     method("bias_only", LoraConfig(r=3, lora_alpha=5, bias="lora_only", target_modules=["linear", "conv"]), 11)
     method("bias_all", LoraConfig(r=3, lora_alpha=5, bias="all", target_modules=["linear", "conv"]), 14)
+    method("dora_bias_all", LoraConfig(r=3, lora_alpha=5, use_dora=True, bias="all", target_modules=["linear", "conv"]), 15)
     method("dora_bias", LoraConfig(r=3, lora_alpha=5, use_dora=True, bias="lora_only", target_modules=["linear", "conv"]), 13)
     stacked()
 

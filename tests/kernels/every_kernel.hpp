@@ -8,6 +8,7 @@
 
 #include <tenon/kernels/activation.hpp>
 #include <tenon/kernels/attention.hpp>
+#include <tenon/kernels/down.hpp>
 #include <tenon/kernels/elementwise.hpp>
 #include <tenon/kernels/embedding.hpp>
 #include <tenon/kernels/loss.hpp>
@@ -147,6 +148,10 @@ std::vector<T> every_kernel(tenon::Index n) {
       attention_forward(s, x, y, lse);
       attention_backward(s, x, y, lse, a.in(s.lq * n), {a.out(s.lq * n), a.out(s.lk * n), a.out(s.lk * n), a.out(2 * n), a.out(2 * n)});
     }
+  }
+  {  // down-projections of three rows
+    const T* x = a.in(all);
+    for (const Index rank : {Index{1}, Index{3}, n}) down_project(rows, n, rank, x, n, a.in(rank * n), T(0.5), a.out(rows * rank));
   }
   return a.results();
 }

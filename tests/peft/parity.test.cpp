@@ -92,7 +92,7 @@ void check_same_tensors(const AdapterFile& written, const AdapterFile& read) {
 
 TEST_CASE("peft's methods: outputs, gradients, merged weights, and files back") {
   for (const std::string name :
-       {"ia3", "dora", "dora_rslora", "dora_table", "dora_bias", "loha", "loha_effective", "lokr", "lokr_both", "lokr_full", "lora_bias", "bias_only", "bias_all"}) {
+       {"ia3", "dora", "dora_rslora", "dora_table", "dora_bias", "loha", "loha_effective", "lokr", "lokr_both", "lokr_full", "lora_bias", "bias_only", "bias_all", "dora_bias_all"}) {
     INFO(name);
     const std::string folder = "peft_methods/" + name;
     Layers<float> model;

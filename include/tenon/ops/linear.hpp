@@ -2,6 +2,7 @@
 // linear: y = act(x W^T + sum s (x' A^T) B^T + bias), one pass over y however many low-rank terms there are; geglu_linear.
 #include <tenon/autograd/saved.hpp>
 #include <tenon/kernels/activation.hpp>
+#include <tenon/kernels/down.hpp>
 #include <tenon/kernels/elementwise.hpp>
 #include <tenon/kernels/gemm.hpp>
 #include <tenon/ops/low_rank.hpp>
@@ -22,10 +23,11 @@ std::shared_ptr<const kernels::PackedMatrix<T>> packed_linear(const Weight<T>& w
 
 namespace detail {
 
-/// One low-rank term inside a recorded product: its packed matrices and what backward needs.
+/// One low-rank term inside a recorded product: its matrices and what backward needs.
 template <class T>
 struct LowRankState {
-  std::shared_ptr<const kernels::PackedMatrix<T>> a, b;
+  typename Weight<T>::Value a;
+  std::shared_ptr<const kernels::PackedMatrix<T>> b;
   T scale;
   Index rank;
   Tensor<T> t;                          // s x' A^T [M, R]; kept when B wants a gradient
@@ -59,10 +61,9 @@ Var<T> linear_product(std::string_view op, const Var<T>& x, const Weight<T>& wei
                       "] and B [", n, ", ", rank, "], got ", term.a->shape(), " and ", term.b->shape());
     const Var<T>& own = term.x ? *term.x : x;
     check<ShapeError>(own.shape() == x.shape(), op, "expected a low-rank input of shape ", x.shape(), ", got ", own.shape());
-    LowRankState<T> state{packed_linear(*term.a), packed_linear(*term.b), term.scale, rank, Tensor<T>::uninitialized({m, rank}),
+    LowRankState<T> state{term.a->values(), packed_linear(*term.b), term.scale, rank, Tensor<T>::uninitialized({m, rank}),
                                   {}, inputs.size(), term.x.has_value()};
-    kernels::gemm(own.value().data(), k, m, *state.a, state.t.data(), rank);
-    kernels::scale(state.t.size(), static_cast<double>(term.scale), state.t.data(), state.t.data());
+    kernels::down_project(m, k, rank, own.value().data(), k, state.a->data(), term.scale, state.t.data());
     inputs.push_back(term.a->var());
     inputs.push_back(term.b->var());
     if (term.x) inputs.push_back(*term.x);
@@ -132,7 +133,7 @@ Var<T> linear_product(std::string_view op, const Var<T>& x, const Weight<T>& wei
                     if (da.wanted())
                       kernels::gemm_dw(u.data(), state.rank, state.x.get()->data(), k, m, state.rank, k, da.slot().data(), k, true);
                     if (own.wanted())
-                      kernels::gemm_dx(u.data(), state.rank, m, *state.a, state.own_input ? own.slot().data() : d.data(), k, true);
+                      kernels::matmul(false, false, m, k, state.rank, u.data(), state.rank, state.a->data(), k, state.own_input ? own.slot().data() : d.data(), k, true);
                   }
                   if (dx[0].wanted()) dx[0].add(std::move(d));
                 });

@@ -202,6 +202,7 @@ TENON_INLINE void multiply_lanes(const detail::Product<float>& p) {
   const Index lines = lines_of(p);
   for (Index panel = p.first_panel; panel < p.last_panel; panel += p.gate != 0 ? 1 : tile_panels) {
     const Pass pass{panel, 0, p.narrow_count, lines, buffer, false};
+    fetch_terms(p, panel);
     if (p.gate != 0)
       run_gated<Lane, narrow_rows>(p, pass);
     else

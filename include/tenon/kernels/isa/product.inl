@@ -14,7 +14,7 @@ enum : int { tile_rows = 6, tile_panels = 1 };
 enum : int { tile_rows = 2, tile_panels = 1 };
 #endif
 // Lines of a panel group that stay in the second-level cache while the rows of a block pass.
-enum : Index { block_lines = 1024, pieces_max = 64, buffer_columns = 32 };
+enum : Index { block_lines = 1024, short_lines = 32, pieces_max = 64, buffer_columns = 32 };
 
 TENON_NOINLINE inline void activate(Activation activation, Scalar* x) {
   const F16 v = load(x);
@@ -95,7 +95,7 @@ TENON_INLINE Index cut(const detail::Product<Scalar>& p, Index panel, Index end,
 TENON_INLINE Index lines_of(const detail::Product<Scalar>& p) {
   Index total = 0;
   for (Index s = 0; s < p.stretch_count; ++s) total += p.stretches[s].k;
-  const Index chunks = total > block_lines ? (total + block_lines - 1) / block_lines : 1;
+  const Index chunks = total > block_lines + short_lines ? (total + block_lines - 1) / block_lines : 1;
   return (total + chunks - 1) / chunks;
 }
 
@@ -110,11 +110,25 @@ TENON_NOINLINE inline void multiply_group(const detail::Product<Scalar>& p, Inde
     run<Float32, tile_rows, 1>(p, pass);
 }
 
+// Fetches what low-rank terms hold for the group of columns from `panel` on: their few lines would hold up a tile that reaches
+// them after the long stretch in front.
+TENON_INLINE void fetch_terms(const detail::Product<Scalar>& p, Index panel) {
+  for (Index s = 1; s < p.stretch_count; ++s) {
+    const detail::Stretch<Scalar>& term = p.stretches[s];
+    if (term.k > short_lines) continue;
+    for (Index q = panel; q < p.last_panel && q < panel + tile_panels; ++q)
+      for (Index l = 0; l < term.k; ++l) __builtin_prefetch(term.panels + q * term.panel_stride + 16 * l);
+  }
+}
+
 TENON_ON_CALL TENON_NOINLINE void multiply(const detail::Product<Scalar>& p) {
   alignas(64) Scalar buffer[detail::block_rows_max * buffer_columns];
   const Index lines = lines_of(p);
   const Index step = p.gate != 0 ? 1 : tile_panels;
-  for (Index panel = p.first_panel; panel < p.last_panel; panel += step) multiply_group(p, panel, 0, lines, buffer);
+  for (Index panel = p.first_panel; panel < p.last_panel; panel += step) {
+    fetch_terms(p, panel);
+    multiply_group(p, panel, 0, lines, buffer);
+  }
 }
 
 // out [16 or fewer lines][16] = the transposed block of `columns` rows of 16 elements, ld apart, of which `lines` count.
